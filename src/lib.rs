@@ -1,0 +1,16 @@
+//! tapio-collector: a host agent that says what failed, why, and what it will take down next.
+
+pub mod event;
+pub mod ledger;
+/// The wire types of `tapio.v1`.
+pub mod proto {
+    #![allow(
+        missing_docs,
+        clippy::all,
+        clippy::pedantic,
+        reason = "generated; documented in the proto files"
+    )]
+    tonic::include_proto!("tapio.v1");
+    /// The descriptor set as written, for reflection.
+    pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
+}
