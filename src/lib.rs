@@ -6,8 +6,11 @@ pub mod ledger;
 pub mod proto {
     #![allow(
         missing_docs,
+        unused_qualifications,
+        unreachable_pub,
         clippy::all,
-        clippy::pedantic,
+        clippy::allow_attributes_without_reason,
+        clippy::clone_on_ref_ptr,
         reason = "generated; documented in the proto files"
     )]
     tonic::include_proto!("tapio.v1");
