@@ -1,7 +1,12 @@
 //! tapio-collector: a host agent that says what failed, why, and what it will take down next.
 
+pub mod config;
+pub mod entity;
 pub mod event;
+pub mod health;
 pub mod ledger;
+pub mod server;
+
 /// The wire types of `tapio.v1`.
 pub mod proto {
     #![allow(

@@ -1,0 +1,142 @@
+//! What the agent was asked to do: defaults, file, environment and flags, merged and checked once.
+//!
+//! Invariants:
+//! - [`Settings`] is what the rest of the agent sees; nothing else reads the environment or a file.
+//! - Every value has a bound, checked before anything starts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::event::Source;
+
+/// Whether a collector runs, and whether somebody asked for it by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    /// On by default: where it cannot run, it is reported and the others go on.
+    Default,
+    /// Asked for by name: where it cannot run, the agent does not start.
+    On,
+    /// Off.
+    Off,
+}
+
+/// How much is made of the events (`--correlation`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Correlation {
+    /// Trace ids, facts and incidents.
+    Semantic,
+    /// Trace ids and columns only.
+    Basic,
+}
+
+/// What the drain timer optimises for under load (`--latency`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Latency {
+    /// A pass every millisecond at most: the least CPU an event.
+    Normal,
+    /// A pass every 100 microseconds at most.
+    Low,
+}
+
+/// The checked settings. Field names are those of the flags and of the configuration file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// `host:port` of tapio-server, or a URL.
+    pub server: String,
+    /// `host:port` of an OTLP receiver, or a URL.
+    pub otel_endpoint: String,
+    /// By [`Source`] number.
+    pub collectors: [Switch; Source::ALL.len()],
+    /// Events after which a batch is sent without waiting for the flush interval; 1 to 65,536.
+    pub buffer_size: usize,
+    /// Longest time an event waits in a batch; 1 ms to 1 min.
+    pub flush_interval: Duration,
+    /// How much is made of the events.
+    pub correlation: Correlation,
+    /// Plain text to the server and the OTLP receiver.
+    pub grpc_insecure: bool,
+    /// The Unix socket of `status` and its siblings.
+    pub socket: PathBuf,
+    /// Where the agent keeps its identity and epoch.
+    pub state_dir: PathBuf,
+    /// All BPF ring memory together, bytes; 64 KiB to 4 GiB.
+    pub ring_bytes: u64,
+    /// Batches kept for resending until they are acked, bytes; 1 MiB to 1 GiB.
+    pub window_bytes: u64,
+    /// What the drain timer optimises for.
+    pub latency: Latency,
+    /// Names of BPF probes that stay off.
+    pub probes_off: Vec<String>,
+    /// The kernel-side filters.
+    pub filters: Filters,
+    /// The bench-only `load` probe.
+    pub load_probe: bool,
+    /// Cores to pin the agent's threads to; empty: placement chooses.
+    pub cores: Vec<usize>,
+    /// Worker threads; 0: placement chooses.
+    pub shards: usize,
+    /// Where `/metrics` is served in Prometheus form; off unless asked for.
+    pub metrics_listen: Option<SocketAddr>,
+    /// How often the agent's own metrics go to `otel_endpoint`; zero: never.
+    pub otel_metrics_interval: Duration,
+    /// How long a shutdown may drain.
+    pub shutdown_deadline: Duration,
+}
+
+/// What the kernel side filters and aggregates, so that ruinous rates never reach a ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filters {
+    /// Stream connects that succeeded, not only those that failed.
+    pub connect_success: bool,
+    /// Stream retransmits of established connections beyond this many a second and cgroup; the rest is counted.
+    pub retransmits_per_second: u32,
+    /// A block request slower than this is an event; the rest is counted.
+    pub block_latency: Duration,
+    /// Failed system calls streamed a second, per cgroup and errno; the rest is counted.
+    pub errnos_per_second: u32,
+    /// Stream every fork, not only execs and exits.
+    pub forks: bool,
+    /// Stream exits with status 0, not only those that failed.
+    pub clean_exits: bool,
+}
+
+impl Default for Filters {
+    fn default() -> Self {
+        Self {
+            connect_success: true,
+            retransmits_per_second: 100,
+            block_latency: Duration::from_millis(100),
+            errnos_per_second: 10,
+            forks: true,
+            clean_exits: true,
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            server: "localhost:9090".into(),
+            otel_endpoint: "localhost:4317".into(),
+            collectors: [Switch::Default; Source::ALL.len()],
+            buffer_size: 1000,
+            flush_interval: Duration::from_secs(1),
+            correlation: Correlation::Semantic,
+            grpc_insecure: true,
+            socket: "/run/tapio/collector.sock".into(),
+            state_dir: "/var/lib/tapio".into(),
+            ring_bytes: 16 << 20,
+            window_bytes: 16 << 20,
+            latency: Latency::Normal,
+            probes_off: Vec::new(),
+            filters: Filters::default(),
+            load_probe: false,
+            cores: Vec::new(),
+            shards: 0,
+            metrics_listen: None,
+            otel_metrics_interval: Duration::ZERO,
+            shutdown_deadline: Duration::from_secs(5),
+        }
+    }
+}

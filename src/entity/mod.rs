@@ -1,0 +1,1 @@
+//! Identity: which process, unit, container or pod an event is about, and its trace id.

@@ -1,0 +1,1 @@
+//! tapio-server: receive, store durably, ack, answer queries.
