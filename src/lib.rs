@@ -6,6 +6,7 @@ pub mod event;
 pub mod health;
 pub mod ledger;
 pub mod server;
+pub mod sys;
 
 /// The wire types of `tapio.v1`.
 pub mod proto {
