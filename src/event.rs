@@ -245,6 +245,17 @@ pub const SLOT_WORDS: [u8; 128] = {
     table
 };
 
+/// Whether each kind has a text, by number.
+const HAS_TEXT: [bool; 128] = {
+    let mut table = [false; 128];
+    let mut index = 0;
+    while index < KINDS.len() {
+        table[KINDS[index].kind as usize] = KINDS[index].text.is_some();
+        index += 1;
+    }
+    table
+};
+
 impl Kind {
     /// The kind with this number.
     #[must_use]
@@ -347,6 +358,13 @@ impl<'words> Event<'words> {
     #[inline]
     pub fn slots(&self) -> &'words [u64] {
         &self.words[HEADER_WORDS..HEADER_WORDS + self.slot_words]
+    }
+
+    /// Whether its kind has a text.
+    #[must_use]
+    #[inline]
+    pub fn has_text(&self) -> bool {
+        HAS_TEXT[usize::from(self.header.kind)]
     }
 
     /// The text without its padding; empty when there is none. Bytes, since a kernel path need not be UTF-8.

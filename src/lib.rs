@@ -1,6 +1,9 @@
 //! tapio-collector: a host agent that says what failed, why, and what it will take down next.
 
+pub mod clock;
 pub mod config;
+pub mod egress;
+pub mod engine;
 pub mod entity;
 pub mod event;
 pub mod health;

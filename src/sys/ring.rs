@@ -82,14 +82,19 @@ impl Ring {
                 break;
             }
             let bytes = u64::from(header & !(BUSY | DISCARDED));
+            let at = self.position;
+            // Moved before the record is shown: one that makes the callback panic does not come again.
+            self.position += (bytes + HEADER_BYTES).next_multiple_of(8);
             if header & DISCARDED == 0 {
-                match self.show(bytes, &mut take) {
+                match self.show(at + HEADER_BYTES, bytes, &mut take) {
                     Some(ControlFlow::Continue(())) => pass.records += 1,
-                    Some(ControlFlow::Break(())) => break,
+                    Some(ControlFlow::Break(())) => {
+                        self.position = at;
+                        break;
+                    }
                     None => pass.oversized += 1,
                 }
             }
-            self.position += (bytes + HEADER_BYTES).next_multiple_of(8);
             if self.position - committed >= COMMIT_BYTES {
                 committed = self.position;
                 self.commit();
@@ -102,10 +107,11 @@ impl Ring {
         pass
     }
 
-    /// Shows the record at the current position; `None` when it is too long to be an event.
+    /// Shows the record whose data is at `at`; `None` when it is too long to be an event.
     #[inline]
     fn show(
         &mut self,
+        at: u64,
         bytes: u64,
         take: &mut impl FnMut(&[u64]) -> ControlFlow<()>,
     ) -> Option<ControlFlow<()>> {
@@ -113,8 +119,7 @@ impl Ring {
         if words > EVENT_WORDS_MAX {
             return None;
         }
-        let at = self.position + HEADER_BYTES;
-        // SAFETY: `drain` saw the busy bit clear with Acquire and moves the position only after this.
+        // SAFETY: `drain` saw the busy bit clear with Acquire and commits the position only after this.
         let head = unsafe { self.memory.words(at, words) };
         if head.len() == words {
             return Some(take(head));
@@ -122,7 +127,7 @@ impl Ring {
         // The record wraps. Its rest starts at the first byte of the data.
         let (first, rest) = self.scratch.get_mut(..words)?.split_at_mut(head.len());
         first.copy_from_slice(head);
-        // SAFETY: the same record, still before the position.
+        // SAFETY: the same record, not committed yet.
         rest.copy_from_slice(unsafe { self.memory.words(at + head.len() as u64 * 8, rest.len()) });
         Some(take(&self.scratch[..words]))
     }
@@ -140,16 +145,26 @@ impl AsFd for Ring {
     }
 }
 
+/// Rings on the heap, for tests that need to see both ends.
+#[cfg(test)]
+pub(crate) mod testing {
+    pub(crate) use super::super::ring_memory::HeapProducer;
+    use super::super::ring_memory::heap;
+    use super::Ring;
+
+    /// A ring of `data_words` words, a power of two, and the kernel's end of it.
+    pub(crate) fn ring(data_words: usize) -> (Ring, HeapProducer) {
+        let (memory, producer) = heap(data_words);
+        // Something that epoll can watch and Miri can make.
+        let (fd, _) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        (Ring::over(memory, fd.into()), producer)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::ring_memory::{HeapProducer, heap};
+    use super::testing::ring;
     use super::*;
-
-    fn ring(data_words: usize) -> (Ring, HeapProducer) {
-        let (memory, producer) = heap(data_words);
-        let fd = std::fs::File::open("/dev/null").expect("exists").into();
-        (Ring::over(memory, fd), producer)
-    }
 
     fn read(ring: &mut Ring) -> Vec<Vec<u64>> {
         let mut records = Vec::new();

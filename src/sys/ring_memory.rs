@@ -141,7 +141,9 @@ impl RingMemory {
 }
 
 #[cfg(test)]
-pub(super) use heap::{HeapProducer, HeapRange, heap};
+pub(crate) use heap::HeapProducer;
+#[cfg(test)]
+pub(super) use heap::{HeapRange, heap};
 
 #[cfg(test)]
 mod heap {
@@ -190,7 +192,7 @@ mod heap {
     }
 
     /// Does to a heap ring what the kernel does to a BPF ring.
-    pub(in super::super) struct HeapProducer {
+    pub(crate) struct HeapProducer {
         range: Arc<HeapRange>,
         mask: u64,
     }
@@ -210,7 +212,7 @@ mod heap {
         }
 
         /// Reserves a record; `None` when the ring is full.
-        pub(in super::super) fn reserve(&self, words: usize) -> Option<u64> {
+        pub(crate) fn reserve(&self, words: usize) -> Option<u64> {
             let need = words as u64 * 8 + 8;
             let produced = self.word(1).load(Ordering::Relaxed);
             // Acquire: pairs with the reader's Release of the consumer position; its reads are over.
@@ -226,7 +228,7 @@ mod heap {
         }
 
         /// Fills a reserved record and hands it over.
-        pub(in super::super) fn commit(&self, position: u64, words: &[u64], flags: u32) {
+        pub(crate) fn commit(&self, position: u64, words: &[u64], flags: u32) {
             for (index, &value) in words.iter().enumerate() {
                 let at = (position + 8 + index as u64 * 8) & self.mask;
                 let word = self.word(2 + usize::try_from(at / 8).expect("small"));

@@ -1,0 +1,5 @@
+//! Everything outbound: batches, the stream to tapio-server.
+
+pub mod batch;
+pub mod stream;
+pub mod window;

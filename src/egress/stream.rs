@@ -1,0 +1,417 @@
+//! The stream to tapio-server: one connection at a time, batches up, acks down.
+//!
+//! Invariants:
+//! - Batches are taken out of the queues in every state of the connection, so that shards never wait.
+//! - An event leaves the ledger's `held` exactly once: acked, or dropped with a reason.
+//! - An outage is logged once, when it starts, and once when it ends.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::{ClientTlsConfig, Endpoint};
+
+use super::batch::Sealed;
+use super::window::{Settled, Window};
+use crate::engine::queue::BatchReceiver;
+use crate::engine::worker::{PANICS_MAX, panic_message};
+use crate::event::Source;
+use crate::health::Health;
+use crate::ledger::{Dropped, Ledger};
+use crate::proto::collector_service_client::CollectorServiceClient;
+use crate::proto::stream_events_request::Message;
+use crate::proto::{Hello, LedgerReport, StreamEventsRequest, StreamEventsResponse};
+
+/// Requests between the window and the connection; more would only move batches from one queue to another.
+const REQUESTS: usize = 4;
+
+/// A server that has not answered by then is treated as absent.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// The first and the longest pause between two attempts; it doubles in between, with jitter.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// The ledger is reported to the server this often.
+const LEDGER_EVERY: Duration = Duration::from_secs(2);
+
+/// How long the server may take to end the stream after the agent did.
+const CLOSE_MAX: Duration = Duration::from_millis(500);
+
+/// Largest message from the server that is accepted: acks are tiny, the server is not trusted.
+const RESPONSE_BYTES_MAX: usize = 64 << 10;
+
+/// What is known of the stream, for `status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StreamReport {
+    /// A stream is open and the server has said what it holds.
+    pub connected: bool,
+    /// Why the last attempt failed; empty while connected.
+    pub last_error: String,
+    /// Why the server does not ack now; empty when it does.
+    pub stalled_reason: String,
+    /// Batches in the window and their bytes.
+    pub unacked_batches: u64,
+    /// Bytes in the window.
+    pub unacked_bytes: u64,
+    /// Connections made.
+    pub connections: u64,
+}
+
+/// Everything the egress thread is made of.
+pub struct Parts {
+    /// Where tapio-server is: a URL, or `host:port`.
+    pub server: String,
+    /// Plain text; else TLS with the system's roots.
+    pub insecure: bool,
+    /// Who is sending.
+    pub hello: Hello,
+    /// From each shard, by lane.
+    pub inputs: Vec<[BatchReceiver<Sealed>; 2]>,
+    /// Notified when there is something in the queues.
+    pub wake: Arc<Notify>,
+    /// Bytes kept until acked.
+    pub window_bytes: usize,
+    /// The counters.
+    pub ledger: Arc<Ledger>,
+    /// Read by status and metrics.
+    pub report: Arc<Mutex<StreamReport>>,
+    /// Makes the report that the server shows.
+    pub ledger_report: Box<dyn Fn() -> LedgerReport + Send>,
+    /// By when a shutdown must be over; `None` while the agent runs.
+    pub deadline: watch::Receiver<Option<Instant>>,
+}
+
+/// Why a connection ended. All of them: wait and connect again; nothing is lost.
+#[derive(Debug, thiserror::Error)]
+enum LinkError {
+    #[error("{0} is not a valid endpoint: give host:port or a URL")]
+    Endpoint(String),
+    #[error("cannot reach tapio-server: {}", chain(.0))]
+    Connect(tonic::transport::Error),
+    #[error("no answer from tapio-server within {CONNECT_MAX:?}")]
+    Slow,
+    #[error("tapio-server ended the stream: {} ({:?})", .0.message(), .0.code())]
+    Stream(tonic::Status),
+    #[error("tapio-server closed the stream")]
+    Closed,
+    #[error(transparent)]
+    Ack(#[from] super::window::AckError),
+}
+
+/// An error with its causes, since tonic's own text is only "transport error".
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// An open stream.
+struct Link {
+    requests: mpsc::Sender<StreamEventsRequest>,
+    responses: Streaming<StreamEventsResponse>,
+}
+
+/// How serving a connection ended without an error.
+enum Outcome {
+    /// All that there will ever be was acked.
+    Done,
+    /// The deadline of the shutdown passed.
+    Deadline,
+}
+
+/// The egress thread's state.
+pub struct Stream {
+    parts: Parts,
+    window: Window,
+    unacked_max: u64,
+    outage: bool,
+}
+
+impl Stream {
+    /// A stream that has sent nothing.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let window = Window::new(parts.window_bytes);
+        Self { parts, window, unacked_max: 0, outage: false }
+    }
+
+    /// Delivers batches until the shards are gone and all is acked, or the deadline has passed.
+    pub async fn run(&mut self) {
+        let mut pause = RETRY_FIRST;
+        loop {
+            match self.connection().await {
+                Ok(Outcome::Done | Outcome::Deadline) => break,
+                Err(error) => {
+                    if self.note_outage(&error) {
+                        pause = RETRY_FIRST;
+                    }
+                }
+            }
+            if !self.absorb_until(Instant::now() + jittered(pause)).await {
+                break;
+            }
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+        self.absorb();
+        let dropped = self.window.abandon();
+        self.drop_events(Dropped::ShutdownDeadline, &dropped);
+        self.update_report();
+    }
+
+    /// Says that the connection is gone; true when it had been good.
+    fn note_outage(&mut self, error: &LinkError) -> bool {
+        let was_good = {
+            let mut report = lock(&self.parts.report);
+            report.last_error = error.to_string();
+            std::mem::take(&mut report.connected)
+        };
+        if was_good || !self.outage {
+            tracing::warn!("{error}; batches are kept (up to --window-bytes) and sent when it is back");
+        }
+        self.outage = true;
+        was_good
+    }
+
+    /// Opens a connection and serves it.
+    async fn connection(&mut self) -> Result<Outcome, LinkError> {
+        let opening = open(self.parts.server.clone(), self.parts.insecure, self.parts.hello.clone());
+        tokio::pin!(opening);
+        let mut link = loop {
+            tokio::select! {
+                link = &mut opening => break link?,
+                () = self.parts.wake.notified() => self.absorb(),
+                () = deadline(&mut self.parts.deadline) => return Ok(self.over().unwrap_or(Outcome::Deadline)),
+            }
+            if let Some(outcome) = self.over() {
+                return Ok(outcome);
+            }
+        };
+        self.serve(&mut link).await
+    }
+
+    async fn serve(&mut self, link: &mut Link) -> Result<Outcome, LinkError> {
+        let mut greeted = false;
+        let mut report_due = Instant::now();
+        loop {
+            self.absorb();
+            self.update_report();
+            if let Some(outcome) = self.over() {
+                self.close(link).await;
+                return Ok(outcome);
+            }
+            let may_send = greeted && self.window.has_next(self.unacked_max);
+            tokio::select! {
+                response = link.responses.message() => {
+                    let response = response.map_err(LinkError::Stream)?.ok_or(LinkError::Closed)?;
+                    self.respond(&response, !std::mem::replace(&mut greeted, true))?;
+                }
+                permit = link.requests.reserve(), if may_send => {
+                    let permit = permit.map_err(|_| LinkError::Closed)?;
+                    if let Some(batch) = self.window.next(self.unacked_max) {
+                        permit.send(StreamEventsRequest { message: Some(Message::Batch(batch)) });
+                    }
+                }
+                () = self.parts.wake.notified() => {}
+                () = sleep_until(report_due), if greeted => {
+                    report_due = Instant::now() + LEDGER_EVERY;
+                    self.send_ledger(link);
+                }
+                () = deadline(&mut self.parts.deadline) => return Ok(Outcome::Deadline),
+            }
+        }
+    }
+
+    /// Takes an answer in. The first one on a connection says where to go on.
+    fn respond(&mut self, response: &StreamEventsResponse, first: bool) -> Result<(), LinkError> {
+        let acked = response.acked_sequence;
+        let settled = if first { self.window.restart(acked)? } else { self.window.ack(acked)? };
+        for (source, &count) in Source::ALL.iter().zip(&settled.counts) {
+            let ledger = self.parts.ledger.source(*source);
+            ledger.acked.fetch_add(count, Ordering::Relaxed);
+            ledger.held.fetch_sub(count.cast_signed(), Ordering::Relaxed);
+        }
+        let mut report = lock(&self.parts.report);
+        if first {
+            report.connections += 1;
+            report.connected = true;
+            report.last_error.clear();
+            tracing::info!("connected to tapio-server at {}", self.parts.server);
+            self.outage = false;
+        }
+        if let Some(control) = &response.flow_control {
+            self.unacked_max = control.unacked_bytes_max;
+            if report.stalled_reason != control.stalled_reason {
+                if control.stalled_reason.is_empty() {
+                    tracing::info!("tapio-server stores again");
+                } else {
+                    tracing::warn!("tapio-server does not store now: {}", control.stalled_reason);
+                }
+                report.stalled_reason.clone_from(&control.stalled_reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties the queues into the window.
+    fn absorb(&mut self) {
+        let mut dropped = Settled::default();
+        for lane in [1, 0] {
+            for input in &mut self.parts.inputs {
+                while let Some(sealed) = input[lane].pop() {
+                    let given_up = self.window.offer(sealed);
+                    for (sum, count) in dropped.counts.iter_mut().zip(given_up.counts) {
+                        *sum += count;
+                    }
+                }
+            }
+        }
+        self.drop_events(Dropped::WindowFull, &dropped);
+    }
+
+    /// Goes on emptying the queues without a connection; false when there is nothing left to wait for.
+    async fn absorb_until(&mut self, until: Instant) -> bool {
+        loop {
+            self.absorb();
+            self.update_report();
+            if self.over().is_some() {
+                return false;
+            }
+            tokio::select! {
+                () = self.parts.wake.notified() => {}
+                () = sleep_until(until) => return true,
+                () = deadline(&mut self.parts.deadline) => return false,
+            }
+        }
+    }
+
+    /// Whether the shards are gone and everything was acked.
+    fn over(&self) -> Option<Outcome> {
+        let gone = self.parts.inputs.iter().flatten().all(BatchReceiver::is_over);
+        (gone && self.window.batches() == 0).then_some(Outcome::Done)
+    }
+
+    /// Sends the last ledger and ends the stream in order.
+    async fn close(&self, link: &mut Link) {
+        self.send_ledger(link);
+        let (closed, _) = mpsc::channel(1);
+        drop(std::mem::replace(&mut link.requests, closed));
+        let ended = async { while let Ok(Some(_)) = link.responses.message().await {} };
+        if tokio::time::timeout(CLOSE_MAX, ended).await.is_err() {
+            tracing::debug!("tapio-server did not end the stream within {CLOSE_MAX:?}");
+        }
+    }
+
+    /// Sends the ledger if there is room; the next one carries the same sums and more.
+    fn send_ledger(&self, link: &Link) {
+        let report = (self.parts.ledger_report)();
+        if let Err(error) =
+            link.requests.try_send(StreamEventsRequest { message: Some(Message::Ledger(report)) })
+        {
+            tracing::debug!("ledger report skipped: {error}");
+        }
+    }
+
+    fn drop_events(&self, reason: Dropped, dropped: &Settled) {
+        if dropped.is_empty() {
+            return;
+        }
+        for (source, &count) in Source::ALL.iter().zip(&dropped.counts) {
+            let ledger = self.parts.ledger.source(*source);
+            ledger.drop_events(reason, count);
+            ledger.held.fetch_sub(count.cast_signed(), Ordering::Relaxed);
+        }
+    }
+
+    fn update_report(&self) {
+        let mut report = lock(&self.parts.report);
+        report.unacked_batches = self.window.batches() as u64;
+        report.unacked_bytes = self.window.bytes() as u64;
+    }
+}
+
+/// Runs the stream to its end. When it panics, the window is kept, the panic counted, and the stream starts again.
+pub fn supervise(runtime: &tokio::runtime::Runtime, mut stream: Stream, health: &Health) {
+    for _ in 0..PANICS_MAX {
+        let run = AssertUnwindSafe(|| runtime.block_on(stream.run()));
+        let Err(payload) = catch_unwind(run) else { return };
+        let message = panic_message(&*payload);
+        health.worker_replaced("egress", &message);
+        tracing::error!("egress panicked and was replaced; its batches are kept: {message}");
+    }
+}
+
+fn lock(report: &Mutex<StreamReport>) -> std::sync::MutexGuard<'_, StreamReport> {
+    report.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends when the deadline has passed; never while there is none.
+async fn deadline(watched: &mut watch::Receiver<Option<Instant>>) {
+    loop {
+        let at = *watched.borrow_and_update();
+        let changed = watched.changed();
+        match at {
+            Some(at) => {
+                tokio::select! {
+                    () = sleep_until(at) => return,
+                    // A sender that is gone cannot move the deadline any more.
+                    Ok(()) = changed => {}
+                }
+            }
+            None => {
+                if changed.await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+    }
+}
+
+/// A pause of 50 to 100 % of `pause`, so that many agents do not come back at once.
+fn jittered(pause: Duration) -> Duration {
+    let random = crate::event::mix(crate::clock::boot_ns() ^ u64::from(std::process::id())) % 512;
+    pause / 2 + pause.mul_f64(f64::from(u32::try_from(random).unwrap_or(0)) / 1024.0)
+}
+
+/// The endpoint of a URL or of `host:port`.
+fn endpoint(server: &str, insecure: bool) -> Result<Endpoint, LinkError> {
+    let bad = || LinkError::Endpoint(server.to_owned());
+    let scheme = if insecure { "http" } else { "https" };
+    let url = if server.contains("://") { server.to_owned() } else { format!("{scheme}://{server}") };
+    let endpoint = Endpoint::from_shared(url.clone()).map_err(|_| bad())?;
+    let endpoint = endpoint
+        .connect_timeout(CONNECT_MAX)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .http2_max_header_list_size(16 << 10);
+    if url.starts_with("https") {
+        endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).map_err(LinkError::Connect)
+    } else {
+        Ok(endpoint)
+    }
+}
+
+async fn open(server: String, insecure: bool, hello: Hello) -> Result<Link, LinkError> {
+    let opening = async {
+        let channel = endpoint(&server, insecure)?.connect().await.map_err(LinkError::Connect)?;
+        let mut client = CollectorServiceClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX);
+        let (requests, outbound) = mpsc::channel(REQUESTS);
+        // There is room: the channel is new.
+        let hello = StreamEventsRequest { message: Some(Message::Hello(hello)) };
+        requests.try_send(hello).map_err(|_| LinkError::Closed)?;
+        let responses =
+            client.stream_events(ReceiverStream::new(outbound)).await.map_err(LinkError::Stream)?;
+        Ok(Link { requests, responses: responses.into_inner() })
+    };
+    tokio::time::timeout(CONNECT_MAX, opening).await.map_err(|_| LinkError::Slow)?
+}

@@ -1,0 +1,317 @@
+//! The engine: threads, queues and their order of life. Wiring only.
+//!
+//! Invariants:
+//! - Every queue has a bound, every refusal a counter in the ledger.
+//! - The work ends from its source on: collectors stop, drains empty the rings and leave, shards empty
+//!   their queues and leave, egress waits for acks until the deadline. Each learns from the queue's
+//!   abandoned end that nothing more will come.
+
+pub mod drain;
+pub mod placement;
+pub mod queue;
+pub mod shard;
+pub mod worker;
+
+/// Two ways through the agent: events of the urgent one never wait behind, or give way to, the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Ordinary life.
+    Bulk = 0,
+    /// Failures.
+    Urgent = 1,
+}
+
+/// The settings in force, replaced as a whole by a reload; a load costs a few nanoseconds.
+pub type Live = arc_swap::ArcSwap<crate::config::Settings>;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::egress::stream::{self, StreamReport};
+use crate::entity::EntityTable;
+use crate::event::{Event, Source};
+use crate::health::Health;
+use crate::ledger::Ledger;
+use crate::proto::{Hello, LedgerReport};
+use crate::sys::Ring;
+use queue::QueueCounters;
+use worker::End;
+
+/// Words in a bulk queue to a shard: 1 MiB, a few milliseconds at the highest rates. What does not fit
+/// waits in the kernel's ring, which is larger.
+const BULK_QUEUE_WORDS: usize = 128 << 10;
+
+/// Words in an urgent queue to a shard.
+const URGENT_QUEUE_WORDS: usize = 16 << 10;
+
+/// Batches between a shard and egress, for each lane.
+const BATCH_QUEUE: usize = 64;
+
+/// The rings of the ebpf collector, and how to quiet their wake-ups.
+pub struct Rings {
+    /// One for each CPU.
+    pub bulk: Vec<(usize, Ring)>,
+    /// One for all.
+    pub urgent: Ring,
+    /// Makes the word writer of the given CPUs.
+    pub awake: Box<dyn Fn(&[usize]) -> Box<dyn drain::Awake>>,
+}
+
+/// What everything in the agent shares.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The settings in force.
+    pub live: Arc<Live>,
+    /// The counters.
+    pub ledger: Arc<Ledger>,
+    /// The health.
+    pub health: Arc<Health>,
+}
+
+/// What status and metrics read from the engine.
+#[derive(Debug, Default)]
+pub struct Reports {
+    /// The stream.
+    pub stream: Arc<Mutex<StreamReport>>,
+    /// By shard.
+    pub shards: Vec<Arc<Mutex<shard::ShardReport>>>,
+    /// The queues between drains and shards.
+    pub queues: Vec<(Source, Arc<QueueCounters>)>,
+    /// Highest fill of a bulk ring, per mille; reset it to 0 when read.
+    pub fill_permille: Arc<AtomicU64>,
+}
+
+/// The running threads.
+#[derive(Debug)]
+pub struct Engine {
+    drains: Vec<JoinHandle<End>>,
+    shards: Vec<JoinHandle<End>>,
+    egress: JoinHandle<()>,
+    stop: Arc<AtomicBool>,
+    wake: Arc<Notify>,
+    deadline: watch::Sender<Option<Instant>>,
+    /// What status and metrics read.
+    pub reports: Arc<Reports>,
+}
+
+/// What the engine is made of, besides settings.
+pub struct Parts<Inspect> {
+    /// The rings; none when the ebpf collector does not run.
+    pub rings: Option<Rings>,
+    /// Who is sending.
+    pub hello: Hello,
+    /// Makes the entity table of a shard.
+    pub entities: Box<dyn Fn() -> EntityTable>,
+    /// Makes what sees every event of a shard.
+    pub inspect: Box<dyn Fn() -> Inspect>,
+    /// Makes the report that the server shows.
+    pub ledger_report: Box<dyn Fn(&Reports) -> LedgerReport + Send>,
+}
+
+/// Why the engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A thread or an epoll set could not be made: the host is out of threads or file descriptors.
+    #[error("cannot start thread {0}: {1}; raise the limits on tasks and open files")]
+    Thread(String, std::io::Error),
+}
+
+/// How the engine ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// Everything was drained, or given up and counted.
+    InOrder,
+    /// A thread was broken or did not end.
+    Broken,
+}
+
+/// Starts the threads from the end of the path to its beginning, so that each finds its successor alive.
+///
+/// # Errors
+/// [`StartError`]: those that were started end by themselves, since their queues are abandoned.
+pub fn start<Inspect: FnMut(&Event<'_>) + Send + 'static>(
+    shared: &Shared,
+    parts: Parts<Inspect>,
+) -> Result<Engine, StartError> {
+    let settings = shared.live.load_full();
+    let cores: Vec<usize> =
+        core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+    let ring_count = parts.rings.as_ref().map_or(0, |rings| rings.bulk.len());
+    let placement = placement::place(&cores, ring_count, &settings.cores, settings.shards);
+    let wake = Arc::new(Notify::new());
+    let (deadline, deadline_seen) = watch::channel(None);
+
+    let mut reports = Reports::default();
+    let mut sealed_inputs = Vec::new();
+    let mut outputs = Vec::new();
+    for _ in &placement.shards {
+        let [bulk, urgent] = [0; 2].map(|_| queue::batches(BATCH_QUEUE));
+        sealed_inputs.push([bulk.1, urgent.1]);
+        outputs.push(shard::Output { lanes: [bulk.0, urgent.0], wake: Arc::clone(&wake) });
+        let report = shard::ShardReport::new();
+        reports.shards.push(Arc::new(Mutex::new(report)));
+    }
+    let mut ports: Vec<Vec<[queue::WordSender; 2]>> = Vec::new();
+    let mut inputs: Vec<Vec<shard::Input>> = placement.shards.iter().map(|_| Vec::new()).collect();
+    for _ in placement.drains.iter().filter(|_| parts.rings.is_some()) {
+        let port = inputs.iter_mut().map(|inputs| connect(inputs, Source::Ebpf, &mut reports)).collect();
+        ports.push(port);
+    }
+    let reports = Arc::new(reports);
+
+    let egress = spawn_egress(
+        &placement,
+        stream::Parts {
+            server: settings.server.clone(),
+            insecure: settings.grpc_insecure,
+            hello: parts.hello,
+            inputs: sealed_inputs,
+            wake: Arc::clone(&wake),
+            window_bytes: usize::try_from(settings.window_bytes).unwrap_or(usize::MAX),
+            ledger: Arc::clone(&shared.ledger),
+            report: Arc::clone(&reports.stream),
+            ledger_report: {
+                let reports = Arc::clone(&reports);
+                Box::new(move || (parts.ledger_report)(&reports))
+            },
+            deadline: deadline_seen,
+        },
+        &shared.health,
+    )?;
+
+    let mut shards = Vec::new();
+    for ((number, (inputs, output)), report) in
+        (0..).zip(inputs.into_iter().zip(outputs)).zip(&reports.shards)
+    {
+        let shard = shard::Shard::new(shard::Parts {
+            number,
+            inputs,
+            entities: (parts.entities)(),
+            output,
+            ledger: Arc::clone(&shared.ledger),
+            live: Arc::clone(&shared.live),
+            report: Arc::clone(report),
+            inspect: (parts.inspect)(),
+        });
+        let core = placement.shards.get(number as usize).copied().unwrap_or(0);
+        shards.push(spawn(&format!("shard-{number:02}"), core, shared, shard)?);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let drains = match parts.rings {
+        Some(rings) => spawn_drains(shared, &placement, rings, ports, &shards, &stop, &reports)?,
+        None => Vec::new(),
+    };
+    Ok(Engine { drains, shards, egress, stop, wake, deadline, reports })
+}
+
+/// Makes the two queues from one producer to one shard.
+fn connect(inputs: &mut Vec<shard::Input>, source: Source, reports: &mut Reports) -> [queue::WordSender; 2] {
+    [(Lane::Bulk, BULK_QUEUE_WORDS), (Lane::Urgent, URGENT_QUEUE_WORDS)].map(|(lane, words)| {
+        let (sender, receiver) = queue::words(words);
+        reports.queues.push((source, Arc::clone(sender.counters())));
+        inputs.push(shard::Input { source, lane, receiver });
+        sender
+    })
+}
+
+fn spawn(
+    name: &str,
+    core: usize,
+    shared: &Shared,
+    worker: impl worker::Worker,
+) -> Result<JoinHandle<End>, StartError> {
+    worker::spawn(name, core, Arc::clone(&shared.health), worker)
+        .map_err(|error| StartError::Thread(name.to_owned(), error))
+}
+
+fn spawn_egress(
+    placement: &placement::Placement,
+    parts: stream::Parts,
+    health: &Arc<Health>,
+) -> Result<JoinHandle<()>, StartError> {
+    let failed = |error| StartError::Thread("egress".into(), error);
+    let core = placement.egress;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let stream = stream::Stream::new(parts);
+    let health = Arc::clone(health);
+    std::thread::Builder::new()
+        .name("egress".into())
+        .spawn(move || {
+            core_affinity::set_for_current(core_affinity::CoreId { id: core });
+            stream::supervise(&runtime, stream, &health);
+        })
+        .map_err(failed)
+}
+
+fn spawn_drains(
+    shared: &Shared,
+    placement: &placement::Placement,
+    rings: Rings,
+    ports: Vec<Vec<[queue::WordSender; 2]>>,
+    shards: &[JoinHandle<End>],
+    stop: &Arc<AtomicBool>,
+    reports: &Reports,
+) -> Result<Vec<JoinHandle<End>>, StartError> {
+    let mut by_drain: Vec<Vec<(usize, Ring)>> = placement.drains.iter().map(|_| Vec::new()).collect();
+    for (index, ring) in rings.bulk.into_iter().enumerate() {
+        by_drain[index % placement.drains.len()].push(ring);
+    }
+    let mut urgent = Some(rings.urgent);
+    let mut drains = Vec::new();
+    for (((number, bulk), ports), &core) in (0..).zip(by_drain).zip(ports).zip(&placement.drains) {
+        let (cpus, bulk): (Vec<usize>, Vec<Ring>) = bulk.into_iter().unzip();
+        let name = format!("drain-{number:02}");
+        let ports = ports.into_iter().zip(shards);
+        let drain = drain::Drain::new(drain::Parts {
+            bulk,
+            urgent: urgent.take(),
+            ports: ports
+                .map(|(lanes, shard)| drain::ShardPort { lanes, thread: shard.thread().clone() })
+                .collect(),
+            awake: (rings.awake)(&cpus),
+            ledger: Arc::clone(&shared.ledger),
+            live: Arc::clone(&shared.live),
+            stop: Arc::clone(stop),
+            fill_permille: Arc::clone(&reports.fill_permille),
+        })
+        .map_err(|error| StartError::Thread(name.clone(), error))?;
+        drains.push(spawn(&name, core, shared, drain)?);
+    }
+    Ok(drains)
+}
+
+impl Engine {
+    /// Ends the threads in the order of the path. Call it when no program produces any more. What the
+    /// server has not acked after `longest` is given up and counted.
+    pub fn stop(self, longest: Duration) -> Stopped {
+        self.stop.store(true, Ordering::Release);
+        // No receiver means that egress is gone already, which the join below reports.
+        let _gone = self.deadline.send(Some(Instant::now() + longest));
+        let mut stopped = Stopped::InOrder;
+        for thread in self.drains.into_iter().chain(self.shards) {
+            if !matches!(thread.join(), Ok(End::Finished)) {
+                stopped = Stopped::Broken;
+            }
+        }
+        // The queues are abandoned now; egress looks again.
+        self.wake.notify_one();
+        if self.egress.join().is_err() {
+            stopped = Stopped::Broken;
+        }
+        stopped
+    }
+
+    /// Whether a thread ended that should not have.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.drains.iter().chain(&self.shards).any(JoinHandle::is_finished) || self.egress.is_finished()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,333 @@
+//! A shard: takes events from its queues, gives each its entity, and fills batches.
+//!
+//! All events of one entity come to one shard, so its state needs no lock.
+//!
+//! Invariants:
+//! - An event that came out of a queue is enriched or shed, and counted so once its batch is sealed.
+//! - Events of the urgent queues go into batches of their own, which no other event can displace.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use tokio::sync::Notify;
+
+use super::queue::{BatchSender, WordReceiver};
+use super::worker::Worker;
+use super::{Lane, Live};
+use crate::clock;
+use crate::egress::batch::{BatchBuilder, Sealed, Sequences};
+use crate::entity::{EntityStats, EntityTable};
+use crate::event::{Event, Source};
+use crate::ledger::{Dropped, Ledger, Shed};
+
+/// Words taken from one queue before the next gets its turn: 64 KiB, which stays in the cache.
+const TURN_WORDS: usize = 8 << 10;
+
+/// An urgent event waits this long in a batch at most.
+const URGENT_FLUSH: Duration = Duration::from_millis(10);
+
+/// Housekeeping (expiry, statistics) runs this often.
+const HOUSEKEEPING_NS: u64 = 1_000_000_000;
+
+/// One event in this many has its latency recorded, and the first ones of every turn.
+const SAMPLE: u64 = 16;
+const SAMPLES_PER_TURN: usize = 64;
+
+/// What a shard tells others, once a second.
+#[derive(Debug)]
+pub struct ShardReport {
+    /// Nanoseconds from an event's time to its place in a batch.
+    pub latency_ns: Histogram<u64>,
+    /// The entity table.
+    pub entities: EntityStats,
+}
+
+/// A histogram from 100 ns to a minute with 1 % resolution.
+#[must_use]
+#[expect(clippy::expect_used, reason = "it fails only for bounds that these constants are not")]
+pub fn latency_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(100, 60_000_000_000, 2).expect("valid bounds")
+}
+
+/// A queue to a shard.
+#[derive(Debug)]
+pub struct Input {
+    /// Whose events it carries.
+    pub source: Source,
+    /// Which of them.
+    pub lane: Lane,
+    /// The queue.
+    pub receiver: WordReceiver,
+}
+
+impl ShardReport {
+    /// The report of a shard that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { latency_ns: latency_histogram(), entities: EntityStats::default() }
+    }
+}
+
+impl Default for ShardReport {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Where sealed batches go.
+#[derive(Debug)]
+pub struct Output {
+    /// By [`Lane`].
+    pub lanes: [BatchSender<Sealed>; 2],
+    /// Wakes egress.
+    pub wake: Arc<Notify>,
+}
+
+/// Everything a shard is made of.
+pub struct Parts<Inspect> {
+    /// Its number.
+    pub number: u32,
+    /// The queues to it.
+    pub inputs: Vec<Input>,
+    /// Who the events are about.
+    pub entities: EntityTable,
+    /// Where batches go.
+    pub output: Output,
+    /// The counters.
+    pub ledger: Arc<Ledger>,
+    /// The settings that may change.
+    pub live: Arc<Live>,
+    /// Read by status and metrics.
+    pub report: Arc<Mutex<ShardReport>>,
+    /// Sees every event after its entity is known.
+    pub inspect: Inspect,
+}
+
+/// A shard.
+pub struct Shard<Inspect> {
+    inputs: Vec<Input>,
+    state: State<Inspect>,
+}
+
+struct State<Inspect> {
+    entities: EntityTable,
+    output: Output,
+    ledger: Arc<Ledger>,
+    live: Arc<Live>,
+    report: Arc<Mutex<ShardReport>>,
+    inspect: Inspect,
+    /// By [`Lane`].
+    open: [OpenBatch; 2],
+    sequences: Sequences,
+    /// By source: events that came out of a queue, and those of them counted as enriched or shed.
+    popped: [u64; Source::ALL.len()],
+    settled: [u64; Source::ALL.len()],
+    sampled: Vec<u64>,
+    latency: Histogram<u64>,
+    boot_unix_ns: u64,
+    housekeeping_due_ns: u64,
+}
+
+struct OpenBatch {
+    builder: BatchBuilder,
+    since_ns: u64,
+}
+
+// === impl Shard ===
+
+impl<Inspect: FnMut(&Event<'_>)> Shard<Inspect> {
+    /// A shard that has seen nothing.
+    pub fn new(parts: Parts<Inspect>) -> Self {
+        let open = [Lane::Bulk, Lane::Urgent].map(|lane| OpenBatch {
+            builder: BatchBuilder::new(parts.number, matches!(lane, Lane::Urgent)),
+            since_ns: 0,
+        });
+        let state = State {
+            entities: parts.entities,
+            output: parts.output,
+            ledger: parts.ledger,
+            live: parts.live,
+            report: parts.report,
+            inspect: parts.inspect,
+            open,
+            sequences: Sequences::default(),
+            popped: [0; Source::ALL.len()],
+            settled: [0; Source::ALL.len()],
+            sampled: Vec::with_capacity(TURN_WORDS),
+            latency: latency_histogram(),
+            boot_unix_ns: clock::boot_unix_ns(),
+            housekeeping_due_ns: 0,
+        };
+        Self { inputs: parts.inputs, state }
+    }
+
+    /// Takes a turn at every queue, urgent ones first; returns the number of events taken.
+    pub fn turn(&mut self) -> u64 {
+        let Self { inputs, state } = self;
+        let mut taken = 0;
+        for lane in [Lane::Urgent, Lane::Bulk] {
+            for input in inputs.iter_mut().filter(|input| input.lane == lane) {
+                let source = input.source;
+                taken += input.receiver.drain(TURN_WORDS, |words| state.event(words, source, lane));
+                state.record_latency();
+            }
+        }
+        taken
+    }
+
+    /// Sends what is due, keeps house, and says how long nothing else is due.
+    pub fn tend(&mut self, now_ns: u64) -> Duration {
+        self.state.tend(now_ns)
+    }
+
+    /// Every queue is empty and will stay so.
+    fn is_over(&self) -> bool {
+        self.inputs.iter().all(|input| input.receiver.is_abandoned() && input.receiver.is_empty())
+    }
+}
+
+impl<Inspect: FnMut(&Event<'_>) + Send + 'static> Worker for Shard<Inspect> {
+    fn run(&mut self) {
+        loop {
+            // Asked before the turn: what was pushed before the sender left is then seen by the turn.
+            let over = self.is_over();
+            let taken = self.turn();
+            let wait = self.tend(clock::boot_ns());
+            if taken == 0 {
+                if over {
+                    self.state.finish();
+                    return;
+                }
+                std::thread::park_timeout(wait);
+            }
+        }
+    }
+
+    fn recover(&mut self) {
+        self.state.recover();
+    }
+}
+
+// === impl State ===
+
+impl<Inspect: FnMut(&Event<'_>)> State<Inspect> {
+    #[inline]
+    fn event(&mut self, words: &[u64], source: Source, lane: Lane) {
+        self.popped[source as usize] += 1;
+        let Ok(event) = Event::parse(words) else {
+            self.shed(source, Shed::Malformed, 1);
+            return;
+        };
+        let header = event.header();
+        let entity = self.entities.resolve(header);
+        self.entities.observe(&event);
+        (self.inspect)(&event);
+        let sequence = self.sequences.extend(header.source, header.producer, header.sequence);
+        let index = lane as usize;
+        if self.open[index].builder.push(&event, sequence, entity, &self.entities).is_err() {
+            self.seal(lane);
+            let pushed = self.open[index].builder.push(&event, sequence, entity, &self.entities);
+            // An empty batch takes any event: its base is the event's own time, its bound one maximal event.
+            debug_assert!(pushed.is_ok());
+        }
+        if self.popped[source as usize].is_multiple_of(SAMPLE) || self.sampled.len() < SAMPLES_PER_TURN {
+            self.sampled.push(header.time_ns);
+        }
+    }
+
+    fn record_latency(&mut self) {
+        if self.sampled.is_empty() {
+            return;
+        }
+        let now = clock::boot_ns();
+        for time_ns in self.sampled.drain(..) {
+            self.latency.saturating_record(now.saturating_sub(time_ns).max(1));
+        }
+    }
+
+    fn shed(&mut self, source: Source, reason: Shed, events: u64) {
+        self.settled[source as usize] += events;
+        self.ledger.source(source).shed(reason, events);
+    }
+
+    /// Sends the open batch of a lane, if it has events.
+    fn seal(&mut self, lane: Lane) {
+        let open = &mut self.open[lane as usize];
+        open.since_ns = 0;
+        let Some(sealed) = open.builder.seal(self.boot_unix_ns) else { return };
+        for (source, &count) in Source::ALL.iter().zip(&sealed.counts) {
+            self.settled[*source as usize] += u64::from(count);
+            let ledger = self.ledger.source(*source);
+            ledger.enriched.fetch_add(u64::from(count), Ordering::Relaxed);
+            // Before the push: egress subtracts what it settles, maybe at once.
+            ledger.held.fetch_add(i64::from(count), Ordering::Relaxed);
+        }
+        if let Err(refused) = self.output.lanes[lane as usize].push(sealed) {
+            for (source, &count) in Source::ALL.iter().zip(&refused.counts) {
+                let ledger = self.ledger.source(*source);
+                ledger.drop_events(Dropped::EgressQueueFull, u64::from(count));
+                ledger.held.fetch_sub(i64::from(count), Ordering::Relaxed);
+            }
+        }
+        self.output.wake.notify_one();
+    }
+
+    fn tend(&mut self, now_ns: u64) -> Duration {
+        let settings = self.live.load();
+        let mut wait = Duration::from_nanos(HOUSEKEEPING_NS);
+        for lane in [Lane::Urgent, Lane::Bulk] {
+            let open = &mut self.open[lane as usize];
+            if open.builder.is_empty() {
+                continue;
+            }
+            if open.since_ns == 0 {
+                open.since_ns = now_ns;
+            }
+            let longest = match lane {
+                Lane::Urgent => settings.flush_interval.min(URGENT_FLUSH),
+                Lane::Bulk => settings.flush_interval,
+            };
+            let age = Duration::from_nanos(now_ns.saturating_sub(open.since_ns));
+            if age >= longest || open.builder.len() >= settings.buffer_size {
+                self.seal(lane);
+            } else {
+                wait = wait.min(longest - age);
+            }
+        }
+        if now_ns >= self.housekeeping_due_ns {
+            self.housekeeping_due_ns = now_ns + HOUSEKEEPING_NS;
+            self.keep_house(now_ns);
+        }
+        wait
+    }
+
+    fn keep_house(&mut self, now_ns: u64) {
+        self.boot_unix_ns = clock::boot_unix_ns();
+        self.entities.expire(now_ns);
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        if report.latency_ns.add(&self.latency).is_ok() {
+            self.latency.reset();
+        }
+        report.entities = self.entities.stats();
+    }
+
+    fn finish(&mut self) {
+        self.seal(Lane::Urgent);
+        self.seal(Lane::Bulk);
+        self.keep_house(clock::boot_ns());
+    }
+
+    /// After a panic the open batches may be half written: their events and the one in hand are shed.
+    fn recover(&mut self) {
+        for open in &mut self.open {
+            let urgent = open.builder.is_urgent();
+            *open = OpenBatch { builder: BatchBuilder::new(open.builder.shard(), urgent), since_ns: 0 };
+        }
+        for source in Source::ALL {
+            let lost = self.popped[source as usize] - self.settled[source as usize];
+            self.shed(source, Shed::WorkerPanic, lost);
+        }
+    }
+}

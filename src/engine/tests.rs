@@ -1,0 +1,311 @@
+//! The whole path on one thread, in random order: drain, shard and window take turns as a schedule says.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::Thread;
+
+use proptest::prelude::*;
+use tokio::sync::Notify;
+use zerocopy::IntoBytes;
+
+use super::drain::{self, Awake, Drain, ShardPort};
+use super::queue::{self, BatchReceiver, QueueCounters};
+use super::shard::{Input, Output, Shard, ShardReport};
+use super::worker::Worker;
+use super::{Lane, Live, shard};
+use crate::config::Settings;
+use crate::egress::batch::Sealed;
+use crate::egress::window::{Settled, Window};
+use crate::entity::testing::table;
+use crate::event::{Event, Header, Kind, Source};
+use crate::ledger::{Dropped, Ledger};
+use crate::sys::ring::testing::{HeapProducer, ring};
+
+/// What may happen next.
+#[derive(Debug, Clone)]
+enum Step {
+    /// The kernel makes this many events for one of a few cgroups, in the bulk or the urgent ring.
+    Produce { events: u8, cgroup: u8, urgent: bool },
+    /// The drain makes a pass.
+    Drain,
+    /// A shard takes a turn.
+    Shard(u8),
+    /// A shard panics at its next event.
+    Panic(u8),
+    /// Egress empties the queues into the window.
+    Absorb,
+    /// Egress sends up to this many batches.
+    Send(u8),
+    /// The server acks up to this many of the batches that were sent.
+    Ack(u8),
+    /// The connection breaks; the server had stored up to this many more.
+    Reconnect(u8),
+    /// Time goes by, so that batches become due and stuck queues are shed.
+    Wait(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (any::<u8>(), 2..6_u8, any::<bool>()).prop_map(|(events, cgroup, urgent)| Step::Produce { events, cgroup, urgent }),
+        6 => Just(Step::Drain),
+        6 => (0..2_u8).prop_map(Step::Shard),
+        1 => (0..2_u8).prop_map(Step::Panic),
+        4 => Just(Step::Absorb),
+        4 => (0..9_u8).prop_map(Step::Send),
+        4 => (0..9_u8).prop_map(Step::Ack),
+        1 => (0..9_u8).prop_map(Step::Reconnect),
+        2 => (0..2000_u16).prop_map(Step::Wait),
+    ]
+}
+
+struct NeverAwake;
+
+impl Awake for NeverAwake {
+    fn set(&self, _awake: bool) {}
+}
+
+type Inspect = Box<dyn FnMut(&Event<'_>) + Send>;
+
+/// The path, and what the kernel would count.
+struct World {
+    now_ns: u64,
+    producers: [HeapProducer; 2],
+    sequences: [u32; 2],
+    produced: u64,
+    ring_lost: u64,
+    drain: Drain,
+    shards: Vec<Shard<Inspect>>,
+    panic_next: Vec<Arc<AtomicBool>>,
+    inputs: Vec<[BatchReceiver<Sealed>; 2]>,
+    queues: Vec<Arc<QueueCounters>>,
+    window: Window,
+    sent: u64,
+    acked: u64,
+    ledger: Arc<Ledger>,
+    /// Sequence numbers that the server has, by producer.
+    stored: Vec<(u32, u64)>,
+}
+
+impl World {
+    fn new() -> Self {
+        let (bulk, bulk_producer) = ring(1 << 12);
+        let (urgent, urgent_producer) = ring(1 << 9);
+        let ledger = Arc::new(Ledger::default());
+        let settings = Settings { buffer_size: 100, ..Settings::default() };
+        let live = Arc::new(Live::from_pointee(settings));
+        let mut world_inputs = Vec::new();
+        let mut queues = Vec::new();
+        let mut ports = Vec::new();
+        let mut shards = Vec::new();
+        let mut panic_next = Vec::new();
+        for number in 0..2 {
+            let mut inputs = Vec::new();
+            let lanes = [Lane::Bulk, Lane::Urgent].map(|lane| {
+                let (sender, receiver) = queue::words(0);
+                queues.push(Arc::clone(sender.counters()));
+                inputs.push(Input { source: Source::Ebpf, lane, receiver });
+                sender
+            });
+            let thread: Thread = std::thread::current();
+            ports.push(ShardPort { lanes, thread });
+            let [bulk, urgent] = [0; 2].map(|_| queue::batches(2));
+            world_inputs.push([bulk.1, urgent.1]);
+            let fault = Arc::new(AtomicBool::new(false));
+            panic_next.push(Arc::clone(&fault));
+            let inspect: Inspect =
+                Box::new(move |_| assert!(!fault.swap(false, Ordering::Relaxed), "injected"));
+            shards.push(Shard::new(shard::Parts {
+                number,
+                inputs,
+                entities: table(),
+                output: Output { lanes: [bulk.0, urgent.0], wake: Arc::new(Notify::new()) },
+                ledger: Arc::clone(&ledger),
+                live: Arc::clone(&live),
+                report: Arc::new(Mutex::new(ShardReport::new())),
+                inspect,
+            }));
+        }
+        let drain = Drain::new(drain::Parts {
+            bulk: vec![bulk],
+            urgent: Some(urgent),
+            ports,
+            awake: Box::new(NeverAwake),
+            ledger: Arc::clone(&ledger),
+            live,
+            stop: Arc::new(AtomicBool::new(false)),
+            fill_permille: Arc::new(AtomicU64::new(0)),
+        })
+        .expect("epoll");
+        Self {
+            now_ns: 1_000_000_000,
+            producers: [bulk_producer, urgent_producer],
+            sequences: [0; 2],
+            produced: 0,
+            ring_lost: 0,
+            drain,
+            shards,
+            panic_next,
+            inputs: world_inputs,
+            queues,
+            window: Window::new(20_000),
+            sent: 0,
+            acked: 0,
+            ledger,
+            stored: Vec::new(),
+        }
+    }
+
+    fn produce(&mut self, events: u8, cgroup: u8, urgent: bool) {
+        let lane = usize::from(urgent);
+        for _ in 0..events {
+            let mut words = [0_u64; 7];
+            let header = Header {
+                time_ns: self.now_ns,
+                cgroup: u64::from(cgroup),
+                start_ns: 1,
+                tgid: 7,
+                sequence: self.sequences[lane],
+                kind: Kind::Load as u16,
+                words: 7,
+                producer: u16::from(urgent),
+                source: Source::Ebpf as u8,
+                flags: 0,
+            };
+            words.as_mut_bytes()[..40].copy_from_slice(header.as_bytes());
+            self.sequences[lane] += 1;
+            self.produced += 1;
+            match self.producers[lane].reserve(7) {
+                Some(at) => self.producers[lane].commit(at, &words, 0),
+                None => self.ring_lost += 1,
+            }
+        }
+    }
+
+    fn turn(&mut self, number: usize) -> u64 {
+        let now_ns = self.now_ns;
+        let shard = &mut self.shards[number];
+        let turn = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let taken = shard.turn();
+            shard.tend(now_ns);
+            taken
+        }));
+        turn.unwrap_or_else(|_| {
+            self.shards[number].recover();
+            1
+        })
+    }
+
+    fn absorb(&mut self) {
+        let mut dropped = Settled::default();
+        for lane in [1, 0] {
+            for input in &mut self.inputs {
+                while let Some(sealed) = input[lane].pop() {
+                    dropped.counts[0] += self.window.offer(sealed).counts[0];
+                }
+            }
+        }
+        self.settle(&dropped, Some(Dropped::WindowFull));
+    }
+
+    fn settle(&self, settled: &Settled, reason: Option<Dropped>) {
+        let ledger = self.ledger.source(Source::Ebpf);
+        match reason {
+            Some(reason) => ledger.drop_events(reason, settled.counts[0]),
+            None => _ = ledger.acked.fetch_add(settled.counts[0], Ordering::Relaxed),
+        }
+        ledger.held.fetch_sub(settled.counts[0].cast_signed(), Ordering::Relaxed);
+    }
+
+    fn send(&mut self, batches: u64) {
+        for _ in 0..batches {
+            let Some(batch) = self.window.next(0) else { return };
+            if batch.sequence > self.acked && batch.sequence > self.sent {
+                for run in &batch.runs {
+                    self.stored.push((run.producer, u64::from(run.count)));
+                }
+            }
+            self.sent = self.sent.max(batch.sequence);
+        }
+    }
+
+    fn ack(&mut self, batches: u64, restart: bool) {
+        self.acked = self.sent.min(self.acked + batches);
+        let settled = if restart { self.window.restart(self.acked) } else { self.window.ack(self.acked) };
+        // Without a restart an ack may name a batch that this connection has not sent again yet.
+        if let Ok(settled) = settled {
+            self.settle(&settled, None);
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Produce { events, cgroup, urgent } => self.produce(events, cgroup, urgent),
+            Step::Drain => _ = self.drain.pass(self.now_ns),
+            Step::Shard(number) => _ = self.turn(usize::from(number)),
+            Step::Panic(number) => self.panic_next[usize::from(number)].store(true, Ordering::Relaxed),
+            Step::Absorb => self.absorb(),
+            Step::Send(batches) => self.send(u64::from(batches)),
+            Step::Ack(batches) => self.ack(u64::from(batches), false),
+            Step::Reconnect(batches) => self.ack(u64::from(batches), true),
+            Step::Wait(ms) => self.now_ns += u64::from(ms) * 1_000_000,
+        }
+        self.now_ns += 1000;
+    }
+
+    /// Runs everything to its end, with a server that stores all it gets.
+    fn finish(&mut self) {
+        for panic in &self.panic_next {
+            panic.store(false, Ordering::Relaxed);
+        }
+        loop {
+            self.now_ns += 2_000_000_000;
+            let drained = self.drain.pass(self.now_ns);
+            let taken = self.turn(0) + self.turn(1);
+            self.absorb();
+            self.ack(0, true);
+            self.send(1 << 40);
+            self.ack(1 << 40, false);
+            if drained + taken == 0 && self.window.batches() == 0 {
+                return;
+            }
+        }
+    }
+
+    fn check(&self, over: bool) -> Result<(), TestCaseError> {
+        let row = self.ledger.source(Source::Ebpf);
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let sum = |counters: &[AtomicU64]| counters.iter().map(get).sum::<u64>();
+        let (drained, enriched) = (get(&row.drained), get(&row.enriched));
+        let in_ring = self.produced - self.ring_lost - drained;
+        let in_queues: u64 = self.queues.iter().map(|queue| get(&queue.pushed) - get(&queue.popped)).sum();
+        let open = drained - in_queues - enriched - sum(&*row.shed);
+        let held = row.held.load(Ordering::Relaxed);
+        prop_assert_eq!(
+            enriched.cast_signed(),
+            get(&row.acked).cast_signed() + held + sum(&*row.dropped).cast_signed()
+        );
+        if over {
+            prop_assert_eq!((in_ring, in_queues, open, held), (0, 0, 0, 0));
+            let stored: u64 = self.stored.iter().map(|(_, count)| count).sum();
+            prop_assert_eq!(stored, get(&row.acked));
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Scenario: random schedules of producing, draining, turns, panics, absorbing, sending, acks and reconnects.
+    /// Guarantees: no sum is ever negative, in the end every sum closes, and the server has exactly what was acked.
+    #[test]
+    fn the_ledger_closes(steps in prop::collection::vec(step(), 1..200)) {
+        let mut world = World::new();
+        for step in &steps {
+            world.step(step);
+            world.check(false)?;
+        }
+        world.finish();
+        world.check(true)?;
+    }
+}
