@@ -16,13 +16,17 @@ pub const HEADER_WORDS: usize = size_of::<Header>() / 8;
 /// Longest event in words (4 KiB): longer texts are cut by the source, which says so in the flags.
 pub const EVENT_WORDS_MAX: usize = 512;
 
+/// Set in [`Header::cgroup`] when the id belongs to the v1 memory hierarchy, whose ids overlap those of v2.
+pub const CGROUP_V1: u64 = 1 << 62;
+
 /// What every event starts with. The layout is `struct tapio_header` of `bpf/lib/event.h`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Header {
     /// `CLOCK_BOOTTIME`, nanoseconds.
     pub time_ns: u64,
-    /// Kernfs id of the owner's cgroup; 0 when there is none.
+    /// Kernfs id of the owner's cgroup, with [`CGROUP_V1`] set where it is one of the v1 memory
+    /// hierarchy; 0 when there is none.
     pub cgroup: u64,
     /// `CLOCK_BOOTTIME` at which the process started, nanoseconds; 0 when no process owns the event.
     pub start_ns: u64,
@@ -390,7 +394,11 @@ pub fn chars(words: &[u64]) -> String {
 #[inline]
 pub fn trace_key(header: &Header) -> u64 {
     // Id 1 is the root of a hierarchy: it owns nothing, the process itself does.
-    if header.cgroup > 1 { header.cgroup & !(1 << 63) } else { process_key(header.tgid, header.start_ns) }
+    if header.cgroup & !CGROUP_V1 > 1 {
+        header.cgroup & !(1 << 63)
+    } else {
+        process_key(header.tgid, header.start_ns)
+    }
 }
 
 /// The trace key of a process.
