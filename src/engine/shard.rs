@@ -221,8 +221,8 @@ impl<Inspect: FnMut(&Event<'_>)> State<Inspect> {
             return;
         };
         let header = event.header();
-        let entity = self.entities.resolve(header);
         self.entities.observe(&event);
+        let entity = self.entities.resolve(header);
         (self.inspect)(&event);
         let sequence = self.sequences.extend(header.source, header.producer, header.sequence);
         let index = lane as usize;

@@ -16,7 +16,7 @@ use super::{Lane, Live, shard};
 use crate::config::Settings;
 use crate::egress::batch::Sealed;
 use crate::egress::window::{Settled, Window};
-use crate::entity::testing::table;
+use crate::entity::{CgroupLookup, EntityTable};
 use crate::event::{Event, Header, Kind, Source};
 use crate::ledger::{Dropped, Ledger};
 use crate::sys::ring::testing::{HeapProducer, ring};
@@ -62,6 +62,19 @@ struct NeverAwake;
 
 impl Awake for NeverAwake {
     fn set(&self, _awake: bool) {}
+}
+
+/// A host without cgroups.
+struct NoHost;
+
+impl CgroupLookup for NoHost {
+    fn path(&mut self, _cgroup: u64) -> Option<String> {
+        None
+    }
+
+    fn invocation_id(&mut self, _path: &str) -> Option<[u8; 16]> {
+        None
+    }
 }
 
 type Inspect = Box<dyn FnMut(&Event<'_>) + Send>;
@@ -117,7 +130,7 @@ impl World {
             shards.push(Shard::new(shard::Parts {
                 number,
                 inputs,
-                entities: table(),
+                entities: EntityTable::new([7; 16], 64, Box::new(NoHost)),
                 output: Output { lanes: [bulk.0, urgent.0], wake: Arc::new(Notify::new()) },
                 ledger: Arc::clone(&ledger),
                 live: Arc::clone(&live),
