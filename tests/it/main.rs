@@ -1,0 +1,24 @@
+//! The tests that look at the whole: one binary, one module per room.
+//!
+//! A test that cannot run on this machine calls [`skipped`] and returns; `scripts/test` counts it.
+//! Tests whose name starts with `live` need root and this machine's kernel; `scripts/test` runs them alone.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed, and its helpers with it"
+)]
+
+/// The agent on a whole host with another kernel, emulated.
+mod guest;
+/// What the compiler and clippy do not check about the repository.
+mod tidy;
+
+/// Says that a test cannot run here. The test harness captures the print macros of tests that pass, so this
+/// writes to the standard error itself.
+fn skipped(test: &str, reason: &str) {
+    use std::io::Write;
+    // Whole lines, starting at the margin: the harness leaves `test x ... ` open on the standard output.
+    let line = format!("\nSKIPPED {test}: {}\n", reason.replace('\n', " "));
+    std::io::stderr().lock().write_all(line.as_bytes()).expect("the standard error is open");
+}
