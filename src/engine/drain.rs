@@ -206,7 +206,12 @@ impl Drain {
         } else if self.timer {
             self.sleep(self.interval());
         } else if taken == 0 {
-            self.sleep(IDLE_WAIT);
+            // Pairs with the kernel's barrier at submit: either it sees our position and wakes us, or
+            // we see its record here.
+            fence(Ordering::SeqCst);
+            if self.is_empty() {
+                self.sleep(IDLE_WAIT);
+            }
         }
     }
 
