@@ -1,4 +1,4 @@
-//! Generates the BPF skeleton and the protobuf types. The only place with clang flags.
+//! Compiles the BPF object and generates the protobuf types. The only place with clang flags.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -18,7 +18,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     SkeletonBuilder::new()
         .source("bpf/tapio.bpf.c")
         .clang_args(["-Ibpf", "-Wall", "-Werror", "-mcpu=v3"])
-        .build_and_generate(out.join("tapio.skel.rs"))?;
+        .obj(out.join("tapio.bpf.o"))
+        .build()?;
 
     println!("cargo:rerun-if-changed=proto");
     let mut files = protox::compile(["tapio/v1/collector.proto", "tapio/v1/event.proto"], ["proto"])?;

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-#include "lib/core.h"
-#include <bpf/bpf_helpers.h>
-#include "lib/event.h"
+/*
+ * All probes in one object, so that they share rings, counters and one load. Every program is in a
+ * "?" section: off until src/collector/ebpf/probes.rs asks for it.
+ */
+#include "probes/load.bpf.c"
+#include "probes/process.bpf.c"
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,3 @@
+//! The collectors: one room per source of events.
+
+pub mod ebpf;
