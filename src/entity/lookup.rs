@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::DirEntryExt;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ const ATTRIBUTES: [&str; 2] = ["trusted.invocation_id", "user.invocation_id"];
 struct Hierarchy {
     point: PathBuf,
     directory: File,
-    /// Once opening by id was refused: paths by inode number, which is the id.
+    /// Where opening by id is refused: paths by inode number, which is the id.
     walked: Option<HashMap<u64, String>>,
     walked_at: Option<Instant>,
 }
@@ -95,19 +95,14 @@ impl CgroupLookup for LiveLookup {
 impl Hierarchy {
     fn open(point: PathBuf) -> Option<Self> {
         let directory = File::open(&point).ok()?;
-        Some(Self { point, directory, walked: None, walked_at: None })
+        // Once is enough to know: the mount's own directory surely exists.
+        let own_id = directory.metadata().ok()?.ino();
+        let walked = open_by_id(&directory, own_id).is_err().then(HashMap::new);
+        Some(Self { point, directory, walked, walked_at: None })
     }
 
     fn path(&mut self, id: u64) -> Option<String> {
-        if self.walked.is_none() {
-            match self.path_by_handle(id) {
-                Ok(path) => return Some(path),
-                // There is no such cgroup any more.
-                Err(error) if error.raw_os_error() == Some(libc::ESTALE) => return None,
-                Err(_) => self.walked = Some(HashMap::new()),
-            }
-        }
-        self.path_by_walk(id)
+        if self.walked.is_none() { self.path_by_handle(id).ok() } else { self.path_by_walk(id) }
     }
 
     fn path_by_handle(&self, id: u64) -> io::Result<String> {

@@ -18,7 +18,9 @@ const IDLE_SWEEPS_MAX: u8 = 15;
 const SWEEP_PERIOD_NS: u64 = 60 * SECOND_NS;
 
 const SWEEP_STEPS_MAX: usize = 256;
-const REPLACE_STEPS_MAX: usize = 32;
+const REPLACE_STEPS_MAX: usize = 1024;
+/// Slots looked at after one was found that can go, in case a better one is near.
+const PATIENCE: usize = 32;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// What the hot path touches, apart from the entity so that it stays in few cache lines.
@@ -52,8 +54,10 @@ pub(super) struct Slots {
 /// How dear an entity is when a slot is needed: the least goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Worth {
-    /// A process that is gone, or anything whose retention is over.
+    /// Its retention is over, or a process that is gone and silent.
     Over,
+    /// A process that is gone.
+    Leaving,
     /// Lives but did not speak lately: can be found again.
     Silent,
     /// Gone, and late facts about it may still come.
@@ -133,14 +137,15 @@ impl Slots {
         self.free.is_empty() && self.entities.len() >= self.capacity
     }
 
-    /// Stores an entity; [`Self::make_room`] was called before.
+    /// Stores an entity; [`Self::make_room`] was called before. Its first event is not a use: of those that
+    /// speak once, none displaces one that speaks again.
     pub(super) fn insert(&mut self, entity: Entity) -> EntityRef {
         let Some(slot) = self.free.pop() else {
             return self.push(entity);
         };
         *self.get_mut(slot) = entity;
         let mark = &mut self.marks[slot as usize];
-        *mark = Mark { version: mark.version, used: true, idle: 0, occupied: true, emptied: false };
+        *mark = Mark { version: mark.version, used: false, idle: 0, occupied: true, emptied: false };
         slot
     }
 
@@ -148,18 +153,19 @@ impl Slots {
         // The table bounds its capacity well below 2^32.
         let slot = EntityRef::try_from(self.entities.len()).unwrap_or(EntityRef::MAX);
         self.entities.push(entity);
-        self.marks.push(Mark { version: 1, used: true, idle: 0, occupied: true, emptied: false });
+        self.marks.push(Mark { version: 1, used: false, idle: 0, occupied: true, emptied: false });
         self.gone_ns.push(0);
         slot
     }
 
     /// Empties a slot if none is left, and says which key it held. `keep` counts as just used.
-    pub(super) fn make_room(&mut self, keep: EntityRef, now_ns: u64) -> Option<(EntityRef, u64)> {
+    pub(super) fn make_room(&mut self, keep: EntityRef, now_ns: u64) -> Option<u64> {
         if !self.is_full() {
             return None;
         }
         self.touch(keep);
         let mut choice = None;
+        let mut patience = PATIENCE;
         for _ in 0..REPLACE_STEPS_MAX.min(self.entities.len() - 1) {
             let at = self.replace_hand;
             self.replace_hand = if at + 1 < self.entities.len() { at + 1 } else { 1 };
@@ -168,26 +174,27 @@ impl Slots {
             if choice.is_none_or(|(least, _)| worth < least) {
                 choice = Some((worth, at));
             }
-            if worth == Worth::Over {
+            // Something cheap is worth a short look around, something dear a long one.
+            patience -= usize::from(choice.is_some_and(|(least, _)| least <= Worth::Silent));
+            if worth == Worth::Over || patience == 0 {
                 break;
             }
         }
         let slot = EntityRef::try_from(choice?.1).ok()?;
-        Some((slot, self.remove(slot)))
+        Some(self.remove(slot))
     }
 
     fn worth(&self, at: usize, now_ns: u64) -> Worth {
-        let gone_ns = self.gone_ns[at];
-        if gone_ns != 0 && now_ns.saturating_sub(gone_ns) >= RETENTION_NS {
-            Worth::Over
-        } else if self.marks[at].used {
-            Worth::Speaking
-        } else if gone_ns == 0 {
-            Worth::Silent
-        } else if self.entities[at].kind == EntityKind::Process {
-            Worth::Over
-        } else {
-            Worth::Remembered
+        let (gone_ns, used) = (self.gone_ns[at], self.marks[at].used);
+        let retained = now_ns.saturating_sub(gone_ns) < RETENTION_NS;
+        let process = self.entities[at].kind == EntityKind::Process;
+        match (gone_ns != 0, used) {
+            (true, _) if !retained => Worth::Over,
+            (true, true) if process => Worth::Leaving,
+            (true, false) if process => Worth::Over,
+            (_, true) => Worth::Speaking,
+            (false, false) => Worth::Silent,
+            (true, false) => Worth::Remembered,
         }
     }
 

@@ -114,15 +114,11 @@ impl EntityTable {
     }
 
     fn resolve_other(&mut self, key: u64, header: &Header) -> EntityRef {
-        let slot = match self.index.get(&key) {
-            Some(&slot) => {
-                self.slots.touch(slot);
-                slot
-            }
-            None => self.admit(key, header, Known::Nothing),
+        let Some(&slot) = self.index.get(&key) else {
+            return self.admit(key, header, Known::Nothing);
         };
-        self.last_key = key;
-        self.last_ref = slot;
+        self.slots.touch(slot);
+        (self.last_key, self.last_ref) = (key, slot);
         slot
     }
 
@@ -213,12 +209,9 @@ impl EntityTable {
     /// Takes in an entity that is not in the table.
     #[cold]
     fn admit(&mut self, key: u64, header: &Header, known: Known<'_>) -> EntityRef {
-        if let Some((slot, evicted)) = self.slots.make_room(self.last_ref, header.time_ns) {
+        if let Some(evicted) = self.slots.make_room(self.last_ref, header.time_ns) {
             self.index.remove(&evicted);
             self.stats.evicted += 1;
-            if slot == self.last_ref {
-                (self.last_key, self.last_ref) = (trace_key(&Header::default()), 0);
-            }
         }
         let (entity, complete) = if owned_by_process(header) {
             (self.process(key, header, known), true)
@@ -234,6 +227,8 @@ impl EntityTable {
         };
         let slot = self.slots.insert(entity);
         self.index.insert(key, slot);
+        // Also when the event was only observed: that it then resolves is no second use.
+        (self.last_key, self.last_ref) = (key, slot);
         if !complete {
             self.await_invocation(slot, header.time_ns);
         }

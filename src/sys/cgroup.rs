@@ -20,8 +20,8 @@ struct KernfsHandle {
 /// Opens (as a path only) the directory with this id in the cgroup hierarchy that `mount` is part of.
 ///
 /// # Errors
-/// `ESTALE` when there is no such directory (any more), `EPERM` without `CAP_DAC_READ_SEARCH`,
-/// `EOPNOTSUPP` when `mount` is not a cgroup hierarchy or the kernel is older than 5.8.
+/// `ESTALE` when there is no such directory (any more) or `mount` is not a cgroup hierarchy, `EPERM` without
+/// `CAP_DAC_READ_SEARCH`.
 pub fn open_by_id(mount: impl AsFd, id: u64) -> io::Result<OwnedFd> {
     let mut handle = KernfsHandle { bytes: 8, kind: FILEID_KERNFS, id: id.to_ne_bytes() };
     // SAFETY: the pointer is to a live, writable local laid out as the kernel's struct file_handle, whose
