@@ -100,7 +100,24 @@ impl std::fmt::Debug for Loaded {
     }
 }
 
+/// The attached programs. Dropping it detaches them.
+pub struct Attached {
+    links: Vec<Link>,
+}
+
+impl std::fmt::Debug for Attached {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Attached").field("links", &self.links.len()).finish()
+    }
+}
+
 impl Loaded {
+    /// Parts what is read (the bulk rings and the urgent one) from what keeps the programs attached.
+    #[must_use]
+    pub fn split(self) -> (Vec<(u32, Ring)>, Ring, Attached) {
+        (self.bulk, self.urgent, Attached { links: self.links })
+    }
+
     /// Detaches every program. What is in the rings stays, to be read to the end.
     pub fn detach(&mut self) {
         self.links.clear();

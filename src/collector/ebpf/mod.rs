@@ -20,7 +20,7 @@ mod settings;
 mod states;
 
 pub use cpus::{COUNTERS, Counter, CpuWords, Lane};
-pub use load::{LoadError, Loaded, load};
+pub use load::{Attached, LoadError, Loaded, load};
 pub use options::Options;
 pub use probes::{PROBES, Probe};
 pub use rings::{RingPlan, RingPlanError};

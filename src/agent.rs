@@ -1,0 +1,242 @@
+//! The agent's life: identify, load, start, run until told to stop, drain, close the ledger.
+//!
+//! Invariants:
+//! - A collector that cannot run is said once, with the remedy, and the others go on; it ends the start
+//!   only if it was asked for by name, or if nothing is left to collect.
+//! - Programs are detached before the engine stops, so the ledger can close exactly.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::clock;
+use crate::collector::ebpf::{self, Attached, CpuWords, Lane, LoadError, Loaded};
+use crate::config::{Settings, Switch};
+use crate::engine::{self, Engine, Live, Reports, Rings, Shared, Stopped, drain};
+use crate::entity::{self, EntityTable, Host, HostError, LiveLookup};
+use crate::event::{Event, Source};
+use crate::health::{CollectorHealth, Health, ProbeState, State};
+use crate::ledger::Ledger;
+use crate::proto::{Hello, LedgerReport};
+
+/// Why the agent ended other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The ebpf collector needs a privilege, and was asked for by name or is all there is to run.
+    #[error("{0}")]
+    Privilege(LoadError),
+    /// A collector that was asked for by name cannot run.
+    #[error("the {collector} collector was asked for and cannot run: {reason}")]
+    Collector {
+        /// Its name.
+        collector: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// No collector runs.
+    #[error("nothing is left to collect: {0}")]
+    Nothing(String),
+    /// Neither the host nor the state directory says who is sending.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The threads did not start.
+    #[error(transparent)]
+    Start(#[from] engine::StartError),
+    /// A thread broke down.
+    #[error("a worker broke down and the agent stopped; the log above names it")]
+    Broken,
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    shared: Shared,
+    engine: Engine,
+    programs: Option<Attached>,
+    counters: Counters,
+}
+
+/// What the kernel counts; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Counters {
+    cpus: Option<Arc<CpuWords>>,
+}
+
+impl Counters {
+    /// Brings `produced` and `ring_lost` of the ledger up to date.
+    pub fn refresh(&self, ledger: &Ledger) {
+        let Some(cpus) = &self.cpus else { return };
+        let row = ledger.source(Source::Ebpf);
+        let sum = |read: fn(&CpuWords, usize, Lane) -> u64| -> u64 {
+            (0..cpus.cpus()).map(|cpu| read(cpus, cpu, Lane::Bulk) + read(cpus, cpu, Lane::Urgent)).sum()
+        };
+        // Lost before produced: an event is counted as made first.
+        row.ring_lost.store(sum(CpuWords::lost), Ordering::Relaxed);
+        row.produced.store(sum(CpuWords::sequence), Ordering::Relaxed);
+    }
+
+    /// The aggregates, by name.
+    #[must_use]
+    pub fn aggregates(&self) -> Vec<(&'static str, u64)> {
+        let Some(cpus) = &self.cpus else { return Vec::new() };
+        ebpf::COUNTERS.iter().map(|&(counter, name)| (name, cpus.total(counter))).collect()
+    }
+}
+
+/// The words of some CPUs that say whether their reader polls.
+struct AwakeWords {
+    words: Arc<CpuWords>,
+    cpus: Vec<usize>,
+}
+
+impl drain::Awake for AwakeWords {
+    fn set(&self, awake: bool) {
+        for &cpu in &self.cpus {
+            self.words.set_awake(cpu, awake);
+        }
+    }
+}
+
+impl Agent {
+    /// Starts everything that the settings ask for and this host can run.
+    ///
+    /// # Errors
+    /// [`AgentError`]; nothing runs then.
+    pub fn start(settings: Settings) -> Result<Self, AgentError> {
+        let host = Host::identify(&settings.state_dir)?;
+        if let Some(notice) = &host.notice {
+            tracing::warn!("{notice}");
+        }
+        let health = Arc::new(Health::default());
+        let loaded = start_collectors(&settings, &health)?;
+        let counters = Counters { cpus: loaded.as_ref().map(|loaded| Arc::clone(&loaded.cpus)) };
+        let shared =
+            Shared { live: Arc::new(Live::from_pointee(settings)), ledger: Arc::new(Ledger::default()), health };
+        let (rings, programs) = loaded.map(split).unzip();
+        let boot_id = host.boot_id;
+        let ledger_report = {
+            let (counters, shared) = (counters.clone(), shared.clone());
+            Box::new(move |reports: &Reports| ledger_report(&counters, &shared, reports))
+        };
+        let engine = engine::start(
+            &shared,
+            engine::Parts {
+                rings,
+                hello: hello(&host),
+                entities: Box::new(move || {
+                    EntityTable::new(boot_id, entity::CAPACITY, Box::new(LiveLookup::open()))
+                }),
+                inspect: Box::new(|| |_: &Event<'_>| {}),
+                ledger_report,
+            },
+        )?;
+        Ok(Self { shared, engine, programs, counters })
+    }
+
+    /// The parts that status and metrics read.
+    #[must_use]
+    pub fn shared(&self) -> (&Shared, &Arc<Reports>, &Counters) {
+        (&self.shared, &self.engine.reports, &self.counters)
+    }
+
+    /// Whether a thread ended that should not have.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.engine.is_broken()
+    }
+
+    /// Stops in order: programs, rings, queues, batches. Waits for acks until the deadline of the settings.
+    ///
+    /// # Errors
+    /// [`AgentError::Broken`] when a thread did not end as it should.
+    pub fn stop(mut self) -> Result<(), AgentError> {
+        drop(self.programs.take());
+        let longest = self.shared.live.load().shutdown_deadline;
+        let stopped = self.engine.stop(longest);
+        self.counters.refresh(&self.shared.ledger);
+        match stopped {
+            Stopped::InOrder => Ok(()),
+            Stopped::Broken => Err(AgentError::Broken),
+        }
+    }
+}
+
+fn hello(host: &Host) -> Hello {
+    Hello {
+        agent_id: host.agent_id.to_vec().into(),
+        epoch: host.epoch,
+        boot_id: host.boot_id.to_vec().into(),
+        host_name: host.host_name.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+    }
+}
+
+/// Parts the rings, which the engine reads, from what keeps the programs attached.
+fn split(loaded: Loaded) -> (Rings, Attached) {
+    let words = Arc::clone(&loaded.cpus);
+    let (bulk, urgent, attached) = loaded.split();
+    let bulk = bulk.into_iter().map(|(cpu, ring)| (cpu as usize, ring)).collect();
+    let awake = move |cpus: &[usize]| -> Box<dyn drain::Awake> {
+        Box::new(AwakeWords { words: Arc::clone(&words), cpus: cpus.to_vec() })
+    };
+    (Rings { bulk, urgent, awake: Box::new(awake) }, attached)
+}
+
+/// Starts the collectors and says how each is.
+fn start_collectors(settings: &Settings, health: &Health) -> Result<Option<Loaded>, AgentError> {
+    for source in [Source::Journald, Source::Systemd, Source::Kubernetes] {
+        let switch = settings.collectors[source as usize];
+        let reason = match switch {
+            Switch::Off => "switched off",
+            Switch::Default | Switch::On => "not in this version",
+        };
+        if switch == Switch::On {
+            return Err(AgentError::Collector { collector: source.name(), reason: reason.into() });
+        }
+        health.set(source, CollectorHealth::new(State::Disabled, reason));
+    }
+    start_ebpf(settings, health)
+}
+
+fn start_ebpf(settings: &Settings, health: &Health) -> Result<Option<Loaded>, AgentError> {
+    let switch = settings.collectors[Source::Ebpf as usize];
+    if switch == Switch::Off {
+        health.set(Source::Ebpf, CollectorHealth::new(State::Disabled, "switched off"));
+        return Err(AgentError::Nothing("the ebpf collector is switched off and no other is in this version".into()));
+    }
+    match ebpf::load(&ebpf::Options::from(settings)) {
+        Ok(loaded) => {
+            health.set(Source::Ebpf, ebpf_health(&loaded));
+            Ok(Some(loaded))
+        }
+        Err(error) => {
+            tracing::error!("the ebpf collector cannot run: {error}");
+            health.set(Source::Ebpf, CollectorHealth::new(State::Failed, error.to_string()));
+            Err(match (error, switch) {
+                (error @ LoadError::Privilege { .. }, _) => AgentError::Privilege(error),
+                (error, Switch::On) => AgentError::Collector { collector: "ebpf", reason: error.to_string() },
+                (error, _) => AgentError::Nothing(error.to_string()),
+            })
+        }
+    }
+}
+
+/// Running if every probe is attached or switched off; else degraded, naming the others.
+fn ebpf_health(loaded: &Loaded) -> CollectorHealth {
+    let lacking: Vec<&str> = loaded
+        .probes
+        .iter()
+        .filter(|(_, probe)| probe.state != ProbeState::Attached)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let (state, reason) = if lacking.is_empty() {
+        (State::Running, String::new())
+    } else {
+        (State::Degraded, format!("not attached: {}", lacking.join(", ")))
+    };
+    CollectorHealth { state, reason, probes: loaded.probes.clone() }
+}
+
+fn ledger_report(counters: &Counters, shared: &Shared, _reports: &Reports) -> LedgerReport {
+    counters.refresh(&shared.ledger);
+    LedgerReport { time_ns: clock::boot_ns(), rows: Vec::new() }
+}
