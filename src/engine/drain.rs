@@ -35,6 +35,13 @@ pub const BLOCKED_MAX: Duration = Duration::from_millis(100);
 const TIMER_ABOVE: u64 = 15_000;
 const EPOLL_BELOW: u64 = 12_000;
 
+/// The timer's interval for each [`Latency`]: half of it is the median age of a record when it is read.
+const TIMER_NORMAL: Duration = Duration::from_micros(800);
+const TIMER_LOW: Duration = Duration::from_micros(100);
+
+/// The kernel may add this much to a sleep; its default of 50 us would be half of the short interval.
+const TIMER_SLACK_NS: u64 = 5_000;
+
 /// The rate is judged over at least this long.
 const WINDOW_NS: u64 = 10_000_000;
 
@@ -204,7 +211,9 @@ impl Drain {
         if self.scatter.is_blocked() {
             std::thread::sleep(BLOCKED_WAIT);
         } else if self.timer {
-            self.sleep(self.interval());
+            // From the start of the pass: the work is part of the interval.
+            let spent = Duration::from_nanos(clock::boot_ns().saturating_sub(now_ns));
+            self.sleep(self.interval().saturating_sub(spent));
         } else if taken == 0 {
             // Pairs with the kernel's barrier at submit: either it sees our position and wakes us, or
             // we see its record here.
@@ -226,8 +235,8 @@ impl Drain {
     /// The timer's interval: shorter when the last one let a ring fill by more than an eighth.
     fn interval(&self) -> Duration {
         let interval = match self.parts.live.load().latency {
-            Latency::Normal => Duration::from_millis(1),
-            Latency::Low => Duration::from_micros(100),
+            Latency::Normal => TIMER_NORMAL,
+            Latency::Low => TIMER_LOW,
         };
         let filled = self.parts.bulk.iter().any(|ring| ring.fill() > ring.capacity() / 8);
         if filled { interval / 8 } else { interval }
@@ -251,6 +260,9 @@ impl Drain {
 
 impl Worker for Drain {
     fn run(&mut self) {
+        if let Err(error) = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(TIMER_SLACK_NS)) {
+            tracing::debug!("the timer keeps its default slack: {error}");
+        }
         loop {
             let stop = self.parts.stop.load(Ordering::Acquire);
             let now_ns = clock::boot_ns();
