@@ -1,3 +1,5 @@
+//! Shapes of real paths, and paths that nobody makes.
+
 use proptest::prelude::*;
 
 use super::*;

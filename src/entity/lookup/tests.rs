@@ -1,3 +1,5 @@
+//! Trees, links and lines that stand for the live system.
+
 use std::os::unix::fs::symlink;
 
 use super::*;

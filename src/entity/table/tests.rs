@@ -1,3 +1,5 @@
+//! A table between events and a system that a test can change.
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
