@@ -107,6 +107,7 @@ fn live_walk_agrees_with_handles() {
             sets.effective.remove(CapabilitySet::DAC_READ_SEARCH);
             set_capabilities(None, sets).expect("giving up is allowed");
             let mut lookup = LiveLookup::open();
+            assert!(lookup.walks());
             ids.map(|id| lookup.path(id).expect("exists"))
         });
         assert_eq!(by_walk.join().expect("no panic"), by_handle);

@@ -279,6 +279,29 @@ fn a_million_cgroups_stay_within_bounds() {
     assert_eq!(stats.evicted, 1_000_000 + 100 + 1 - 4096);
 }
 
+/// Scenario: a hundred thousand cgroups with the longest paths speak in a table for 1024.
+/// Guarantees: fewer of them are kept than there are slots, so that their text stays within its bound; all that
+/// was forced out is counted.
+#[test]
+fn long_paths_make_room_for_fewer() {
+    let mut table = Fake::default().table(1024);
+    for id in 0..100_000_u64 {
+        observe(
+            &mut table,
+            Kind::CgroupCreated,
+            in_cgroup(2 + id, id),
+            &format!("/{id}{}", "x".repeat(2000)),
+        );
+        let entity = table.resolve(&in_cgroup(2 + id, id));
+        assert_eq!(table.get(entity).key, 2 + id);
+    }
+    let stats = table.stats();
+    // Name and path, each cut at the bound, against 512 bytes for each slot.
+    let room = 1024 * 512 / (2 * PATH_BYTES_MAX as u64);
+    assert!((room..=room + 2).contains(&stats.live), "{stats:?}");
+    assert_eq!(stats.live + stats.evicted, 100_001);
+}
+
 /// Scenario: processes storm through a full table in which containers lie that are gone.
 /// Guarantees: processes that are gone make room first; the containers, to which late facts may come, stay.
 #[test]
