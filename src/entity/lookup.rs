@@ -69,6 +69,12 @@ impl LiveLookup {
     pub fn mount_points(&self) -> [Option<&Path>; 2] {
         [&self.unified, &self.memory].map(|found| found.as_ref().map(|one| one.point.as_path()))
     }
+
+    /// Whether a hierarchy has to be walked, since this process lacks `CAP_DAC_READ_SEARCH`.
+    #[must_use]
+    pub fn walks(&self) -> bool {
+        [&self.unified, &self.memory].into_iter().flatten().any(|one| one.walked.is_some())
+    }
 }
 
 impl CgroupLookup for LiveLookup {

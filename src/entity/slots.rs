@@ -23,6 +23,9 @@ const REPLACE_STEPS_MAX: usize = 1024;
 const PATIENCE: usize = 32;
 const SECOND_NS: u64 = 1_000_000_000;
 
+/// Text that a full table holds for each entity, at most; long paths make room for fewer entities.
+const TEXT_BYTES_MEAN: usize = 512;
+
 /// What the hot path touches, apart from the entity so that it stays in few cache lines.
 #[derive(Debug, Clone, Copy, Default)]
 struct Mark {
@@ -49,6 +52,8 @@ pub(super) struct Slots {
     sweep_hand: usize,
     sweep_began_ns: u64,
     gone: usize,
+    /// Text that all entities hold, bytes.
+    text_bytes: usize,
 }
 
 /// How dear an entity is when a slot is needed: the least goes first.
@@ -79,6 +84,7 @@ impl Slots {
             sweep_hand: 1,
             sweep_began_ns: 0,
             gone: 0,
+            text_bytes: 0,
         };
         slots.push(node);
         slots
@@ -97,11 +103,14 @@ impl Slots {
         self.marks[slot as usize].used = true;
     }
 
-    /// For a change of the content.
-    pub(super) fn get_mut(&mut self, slot: EntityRef) -> &mut Entity {
+    /// Replaces the content, and returns what was there.
+    pub(super) fn replace(&mut self, slot: EntityRef, entity: Entity) -> Entity {
         let mark = &mut self.marks[slot as usize];
         mark.version = mark.version.wrapping_add(1);
-        &mut self.entities[slot as usize]
+        self.text_bytes += text_bytes(&entity);
+        let old = std::mem::replace(&mut self.entities[slot as usize], entity);
+        self.text_bytes -= text_bytes(&old);
+        old
     }
 
     /// When the entity went.
@@ -134,7 +143,8 @@ impl Slots {
     }
 
     fn is_full(&self) -> bool {
-        self.free.is_empty() && self.entities.len() >= self.capacity
+        let slots_full = self.free.is_empty() && self.entities.len() >= self.capacity;
+        slots_full || self.text_bytes > self.capacity.saturating_mul(TEXT_BYTES_MEAN)
     }
 
     /// Stores an entity; [`Self::make_room`] was called before. Its first event is not a use: of those that
@@ -143,7 +153,7 @@ impl Slots {
         let Some(slot) = self.free.pop() else {
             return self.push(entity);
         };
-        *self.get_mut(slot) = entity;
+        self.replace(slot, entity);
         let mark = &mut self.marks[slot as usize];
         *mark = Mark { version: mark.version, used: false, idle: 0, occupied: true, emptied: false };
         slot
@@ -152,13 +162,15 @@ impl Slots {
     fn push(&mut self, entity: Entity) -> EntityRef {
         // The table bounds its capacity well below 2^32.
         let slot = EntityRef::try_from(self.entities.len()).unwrap_or(EntityRef::MAX);
+        self.text_bytes += text_bytes(&entity);
         self.entities.push(entity);
         self.marks.push(Mark { version: 1, used: false, idle: 0, occupied: true, emptied: false });
         self.gone_ns.push(0);
         slot
     }
 
-    /// Empties a slot if none is left, and says which key it held. `keep` counts as just used.
+    /// Empties a slot if none is left, or too much text is held, and says which key it held. `keep` counts as
+    /// just used.
     pub(super) fn make_room(&mut self, keep: EntityRef, now_ns: u64) -> Option<u64> {
         if !self.is_full() {
             return None;
@@ -169,6 +181,9 @@ impl Slots {
         for _ in 0..REPLACE_STEPS_MAX.min(self.entities.len() - 1) {
             let at = self.replace_hand;
             self.replace_hand = if at + 1 < self.entities.len() { at + 1 } else { 1 };
+            if !self.marks[at].occupied {
+                continue;
+            }
             let worth = self.worth(at, now_ns);
             self.marks[at].used = at == keep as usize;
             if choice.is_none_or(|(least, _)| worth < least) {
@@ -200,7 +215,7 @@ impl Slots {
 
     /// Empties a slot and returns the key it held.
     fn remove(&mut self, slot: EntityRef) -> u64 {
-        let key = std::mem::take(self.get_mut(slot)).key;
+        let key = self.replace(slot, Entity::default()).key;
         self.marks[slot as usize].occupied = false;
         if std::mem::take(&mut self.gone_ns[slot as usize]) != 0 {
             self.gone -= 1;
@@ -240,4 +255,9 @@ impl Slots {
         }
         self.sweep_hand = end;
     }
+}
+
+fn text_bytes(entity: &Entity) -> usize {
+    let Entity { name, container_id, pod_uid, cgroup_path, unit, .. } = entity;
+    [name, container_id, pod_uid, cgroup_path, unit].into_iter().map(String::len).sum()
 }

@@ -30,6 +30,9 @@ const PATH_BYTES_MAX: usize = 1024;
 /// Invocation ids looked up in one call, at most.
 const RETRIES_MAX: usize = 16;
 
+/// Entities forced out for a new one, at most: enough that the longest texts cannot pile up.
+const EVICTIONS_MAX: usize = 8;
+
 /// The kinds that say something about entities, as a bit set by number.
 const WATCHED: u128 = 1 << Kind::ProcessFork as u32
     | 1 << Kind::ProcessExec as u32
@@ -209,7 +212,8 @@ impl EntityTable {
     /// Takes in an entity that is not in the table.
     #[cold]
     fn admit(&mut self, key: u64, header: &Header, known: Known<'_>) -> EntityRef {
-        if let Some(evicted) = self.slots.make_room(self.last_ref, header.time_ns) {
+        for _ in 0..EVICTIONS_MAX {
+            let Some(evicted) = self.slots.make_room(self.last_ref, header.time_ns) else { break };
             self.index.remove(&evicted);
             self.stats.evicted += 1;
         }
@@ -308,7 +312,9 @@ impl EntityTable {
         } else if !replace || known == name {
             return;
         }
-        self.slots.get_mut(slot).name = String::from_utf8_lossy(name).into_owned();
+        let name = String::from_utf8_lossy(name).into_owned();
+        let entity = Entity { name, ..self.slots.get(slot).clone() };
+        self.slots.replace(slot, entity);
     }
 
     /// Joins the path in the event's text to its cgroup; nothing for the root.
@@ -328,7 +334,7 @@ impl EntityTable {
         };
         if !path.is_empty() && self.slots.get(slot).cgroup_path != cut(path) {
             let (entity, complete) = self.cgroup(key, path);
-            *self.slots.get_mut(slot) = entity;
+            self.slots.replace(slot, entity);
             self.stats.late_joins += 1;
             if !complete {
                 self.await_invocation(slot, header.time_ns);
@@ -376,9 +382,10 @@ impl EntityTable {
         }
         let found = self.lookup.invocation_id(parsed.unit_path);
         let news = found.filter(|&id| id != entity.trace_id);
+        let renewed = news.map(|trace_id| Entity { trace_id, ..entity.clone() });
         self.count(found.is_some());
-        if let Some(id) = news {
-            self.slots.get_mut(wait.slot).trace_id = id;
+        if let Some(entity) = renewed {
+            self.slots.replace(wait.slot, entity);
             self.stats.late_joins += 1;
         } else {
             let _ = self.pending.again(wait, now_ns);

@@ -1,3 +1,5 @@
+//! Trees, links and lines that stand for the live system.
+
 use std::os::unix::fs::symlink;
 
 use super::*;
@@ -12,6 +14,7 @@ fn a_walk_finds_what_handles_cannot() {
     fs::write(root.path().join("cgroup.procs"), "").expect("writable");
     let mut lookup =
         LiveLookup::with_mounts(Mounts { unified: Some(root.path().to_owned()), ..Mounts::default() });
+    assert!(lookup.walks());
     let id = fs::metadata(&leaf).expect("exists").ino();
     assert_eq!(lookup.path(id).as_deref(), Some("/system.slice/a.service"));
     assert_eq!(lookup.path(id | CGROUP_V1), None, "no v1 hierarchy is mounted");

@@ -1,3 +1,5 @@
+//! A table between events and a system that a test can change.
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -257,6 +259,37 @@ fn the_gone_are_kept_for_five_minutes() {
     assert_eq!(table.stats().evicted, 0);
 }
 
+/// Scenario: the last process that spoke is gone and forgotten, and speaks again; another takes its slot.
+/// Guarantees: it is not found in the slot it had.
+#[test]
+fn the_last_speaker_can_be_forgotten() {
+    let mut table = Fake::default().table(16);
+    let header = process(7, 1);
+    let before = table.resolve(&header);
+    observe(&mut table, Kind::ProcessExit, header, "a");
+    table.expire(RETENTION_NS + SECOND);
+    assert_eq!(table.stats().expired, 1);
+    assert_eq!(table.get(before).key, 0, "the slot is blank");
+    observe(&mut table, Kind::ProcessFork, process(8, 2), "b");
+    table.resolve(&Header::default());
+    let after = table.resolve(&header);
+    assert_eq!(table.get(after).key, trace_key(&header));
+    assert_ne!(after, before);
+}
+
+/// Scenario: the last process that spoke is forgotten and speaks at once.
+/// Guarantees: it is taken in again.
+#[test]
+fn the_last_speaker_is_taken_in_again() {
+    let mut table = Fake::default().table(16);
+    let header = process(7, 1);
+    table.resolve(&header);
+    observe(&mut table, Kind::ProcessExit, header, "a");
+    table.expire(RETENTION_NS + SECOND);
+    let again = table.resolve(&header);
+    assert_eq!(table.get(again).key, trace_key(&header));
+}
+
 /// Scenario: a million cgroups speak once each, a hundred speak all the time, in a table for 4096.
 /// Guarantees: the table stays within bounds, all that is forced out is counted, the busy ones stay, and no
 /// event is given to the entity of another.
@@ -275,6 +308,29 @@ fn a_million_cgroups_stay_within_bounds() {
     let stats = table.stats();
     assert_eq!(stats.live, 4096);
     assert_eq!(stats.evicted, 1_000_000 + 100 + 1 - 4096);
+}
+
+/// Scenario: a hundred thousand cgroups with the longest paths speak in a table for 1024.
+/// Guarantees: fewer of them are kept than there are slots, so that their text stays within its bound; all that
+/// was forced out is counted.
+#[test]
+fn long_paths_make_room_for_fewer() {
+    let mut table = Fake::default().table(1024);
+    for id in 0..100_000_u64 {
+        observe(
+            &mut table,
+            Kind::CgroupCreated,
+            in_cgroup(2 + id, id),
+            &format!("/{id}{}", "x".repeat(2000)),
+        );
+        let entity = table.resolve(&in_cgroup(2 + id, id));
+        assert_eq!(table.get(entity).key, 2 + id);
+    }
+    let stats = table.stats();
+    // Name and path, each cut at the bound, against 512 bytes for each slot.
+    let room = 1024 * 512 / (2 * PATH_BYTES_MAX as u64);
+    assert!((room..=room + 2).contains(&stats.live), "{stats:?}");
+    assert_eq!(stats.live + stats.evicted, 100_001);
 }
 
 /// Scenario: processes storm through a full table in which containers lie that are gone.
@@ -340,6 +396,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Scenario: any order of events and sweeps, in a table too small for them, with time going on.
     /// Guarantees: an event's entity is its own; a reference whose version is unchanged reads the same as when it
     /// was taken; the counters agree with what happened.
