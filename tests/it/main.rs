@@ -9,6 +9,8 @@
     reason = "a test that cannot go on has failed, and its helpers with it"
 )]
 
+/// The kernel probes, on this kernel.
+mod ebpf;
 /// The agent on a whole host with another kernel, emulated.
 mod guest;
 /// What the compiler and clippy do not check about the repository.
