@@ -51,6 +51,8 @@ counters! {
     ExitsFiltered = "exits_filtered";
     /// Retransmits beyond the budget of their cgroup.
     RetransmitsSuppressed = "retransmits_suppressed";
+    /// Resets, sent and received, beyond the budget of their cgroup.
+    ResetsSuppressed = "resets_suppressed";
     /// Block requests faster than the threshold.
     BlockFast = "block_fast";
     /// Block requests issued again before they completed, or whose completion was not seen.

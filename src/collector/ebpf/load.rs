@@ -77,7 +77,7 @@ pub enum LoadError {
 /// What runs in the kernel. Dropping it detaches everything.
 pub struct Loaded {
     /// The bulk ring of each CPU, with the CPU.
-    pub bulk: Vec<(u32, Ring)>,
+    pub bulk: Vec<(usize, Ring)>,
     /// The ring for what may never be displaced.
     pub urgent: Ring,
     /// The counters of each CPU.
@@ -223,7 +223,7 @@ fn refused_object(error: &libbpf_rs::Error, text: &str) -> LoadError {
         return LoadError::Privilege { lacking: "CAP_BPF and CAP_PERFMON in the initial user namespace".into() };
     }
     let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-    LoadError::Kernel { action: "load the BPF object", reason: format!("{error}: {last}") }
+    LoadError::Kernel { action: "load the BPF object", reason: format!("{error:#}: {last}") }
 }
 
 fn map<'object>(object: &'object Object, name: &str) -> Result<Map<'object>, LoadError> {
@@ -239,9 +239,9 @@ fn bytes(size: u64) -> Result<usize, std::io::Error> {
 
 /// Makes a bulk ring for each CPU that is online. One that comes online later shares the first one's:
 /// rings take several writers, so its events are slower and not lost.
-fn make_rings(object: &Object, cpus: &CpuSet, plan: RingPlan) -> Result<Vec<(u32, Ring)>, LoadError> {
+fn make_rings(object: &Object, cpus: &CpuSet, plan: RingPlan) -> Result<Vec<(usize, Ring)>, LoadError> {
     let outer = map(object, "bulk_rings")?;
-    let failed = |error: libbpf_rs::Error| LoadError::Kernel { action: "make the rings", reason: error.to_string() };
+    let failed = |error: libbpf_rs::Error| LoadError::Kernel { action: "make the rings", reason: format!("{error:#}") };
     let options =
         libbpf_sys::bpf_map_create_opts { sz: size_of::<libbpf_sys::bpf_map_create_opts>() as u64, ..Default::default() };
     let size = u32::try_from(plan.bulk_bytes).unwrap_or(u32::MAX);
@@ -256,7 +256,7 @@ fn make_rings(object: &Object, cpus: &CpuSet, plan: RingPlan) -> Result<Vec<(u32
             }
         }
         outer.update(&cpu.to_ne_bytes(), &fd, MapFlags::ANY).map_err(failed)?;
-        rings.push((cpu, Ring::map(inner.as_fd().try_clone_to_owned()?, bytes(plan.bulk_bytes)?)?));
+        rings.push((cpu as usize, Ring::map(inner.as_fd().try_clone_to_owned()?, bytes(plan.bulk_bytes)?)?));
     }
     Ok(rings)
 }
@@ -273,7 +273,7 @@ fn attach(object: &Object, states: &mut States) -> Vec<Link> {
         match program.attach() {
             Ok(link) => links.push(link),
             Err(error) => {
-                states.refuse(name, &format!("attach: {error}"));
+                states.refuse(name, &format!("attach: {error:#}"));
             }
         }
     }
