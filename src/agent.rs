@@ -109,8 +109,11 @@ impl Agent {
         let health = Arc::new(Health::default());
         let loaded = start_collectors(&settings, &health)?;
         let counters = Counters { cpus: loaded.as_ref().map(|loaded| Arc::clone(&loaded.cpus)) };
-        let shared =
-            Shared { live: Arc::new(Live::from_pointee(settings)), ledger: Arc::new(Ledger::default()), health };
+        let shared = Shared {
+            live: Arc::new(Live::from_pointee(settings)),
+            ledger: Arc::new(Ledger::default()),
+            health,
+        };
         let (rings, programs) = loaded.map(split).unzip();
         let boot_id = host.boot_id;
         let ledger_report = {
@@ -201,7 +204,9 @@ fn start_ebpf(settings: &Settings, health: &Health) -> Result<Option<Loaded>, Ag
     let switch = settings.collectors[Source::Ebpf as usize];
     if switch == Switch::Off {
         health.set(Source::Ebpf, CollectorHealth::new(State::Disabled, "switched off"));
-        return Err(AgentError::Nothing("the ebpf collector is switched off and no other is in this version".into()));
+        return Err(AgentError::Nothing(
+            "the ebpf collector is switched off and no other is in this version".into(),
+        ));
     }
     match ebpf::load(&ebpf::Options::from(settings)) {
         Ok(loaded) => {

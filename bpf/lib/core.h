@@ -149,11 +149,7 @@ struct pt_regs___arm64 {
 };
 
 struct in6_addr {
-	__be64 words[2];
-};
-
-struct in6_addr___kernel {
-	union {
+	struct {
 		__be32 u6_addr32[4];
 	} in6_u;
 };
@@ -165,8 +161,8 @@ struct sock_common {
 	__u16 skc_num;
 	unsigned short skc_family;
 	unsigned char skc_state;
-	struct in6_addr___kernel skc_v6_daddr;
-	struct in6_addr___kernel skc_v6_rcv_saddr;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
 };
 
 struct sock_cgroup_data {

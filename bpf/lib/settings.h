@@ -10,6 +10,7 @@ struct tapio_settings {
 	__u64 block_latency_ns;
 	__u64 errno_bits[2];
 	__u64 signal_bits;
+	__u8 block_errnos[32];       /* the errno of each blk_status_t, 0 for EIO */
 	__u32 errnos_per_second;
 	__u32 retransmits_per_second;
 	__u32 v1_memory_hierarchy;   /* its id, as in /proc/cgroups */

@@ -260,7 +260,8 @@ impl Drain {
 
 impl Worker for Drain {
     fn run(&mut self) {
-        if let Err(error) = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(TIMER_SLACK_NS)) {
+        if let Err(error) = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(TIMER_SLACK_NS))
+        {
             tracing::debug!("the timer keeps its default slack: {error}");
         }
         loop {

@@ -9,8 +9,13 @@
     reason = "a test that cannot go on has failed, and its helpers with it"
 )]
 
+<<<<<<< HEAD
 /// Identity against this machine's cgroups and processes.
 mod entity;
+=======
+/// The kernel probes, on this kernel.
+mod ebpf;
+>>>>>>> kernel
 /// The agent on a whole host with another kernel, emulated.
 mod guest;
 /// What the compiler and clippy do not check about the repository.

@@ -51,6 +51,8 @@ counters! {
     ExitsFiltered = "exits_filtered";
     /// Retransmits beyond the budget of their cgroup.
     RetransmitsSuppressed = "retransmits_suppressed";
+    /// Resets, sent and received, beyond the budget of their cgroup.
+    ResetsSuppressed = "resets_suppressed";
     /// Block requests faster than the threshold.
     BlockFast = "block_fast";
     /// Block requests issued again before they completed, or whose completion was not seen.
@@ -165,10 +167,7 @@ mod tests {
             .iter()
             .map(|line| line.trim_start_matches("__u64 ").split_once(';').expect("a field").0)
             .collect();
-        assert_eq!(
-            fields,
-            ["sequence[2]", "lost[2]", "awake", "reserved", "counters[TAPIO_COUNTER_WORDS]"]
-        );
+        assert_eq!(fields, ["sequence[2]", "lost[2]", "awake", "reserved", "counters[TAPIO_COUNTER_WORDS]"]);
         assert_eq!((SEQUENCE, LOST, AWAKE, FIRST_COUNTER), (0, 2, 4, 6));
         assert_eq!(CPU_WORDS, FIRST_COUNTER + counters);
     }

@@ -33,6 +33,12 @@ impl Kernel {
         Some(arguments.filter_map(|argument| self.btf.type_by_id(argument.ty)).map(type_name).collect())
     }
 
+    /// Whether a tracepoint's first argument is a task.
+    pub(super) fn gives_task(&self, tracepoint: &str) -> bool {
+        self.tracepoint(tracepoint)
+            .is_some_and(|arguments| arguments.first().is_some_and(|name| name == "task_struct"))
+    }
+
     /// Whether a struct or union of the kernel has a field.
     pub(super) fn has_field(&self, name: &str, field: &str) -> bool {
         self.btf.type_by_kind::<Composite<'_>>().any(|composite| {

@@ -22,5 +22,5 @@ mod states;
 pub use cpus::{COUNTERS, Counter, CpuWords, Lane};
 pub use load::{Attached, LoadError, Loaded, load};
 pub use options::Options;
-pub use probes::{PROBES, Probe};
+pub use probes::{PROBES, Probe, Program, Use};
 pub use rings::{RingPlan, RingPlanError};

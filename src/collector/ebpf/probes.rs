@@ -2,6 +2,17 @@
 
 use super::kernel::Kernel;
 
+/// Which kernels need a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// All; where its tracepoint is not there, something is missing.
+    Always,
+    /// Those that have its tracepoint; on others another program of the probe does its work.
+    WherePresent,
+    /// Those whose tracepoint of this name does not give a task as its first argument.
+    UnlessTask(&'static str),
+}
+
 /// One BPF program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Program {
@@ -11,6 +22,8 @@ pub struct Program {
     pub tracepoint: &'static str,
     /// The types of the leading arguments that it reads, behind pointers; empty where any will do.
     pub arguments: &'static [&'static str],
+    /// Which kernels need it.
+    pub used: Use,
 }
 
 /// A group of programs for one kind of signal.
@@ -26,12 +39,81 @@ pub struct Probe {
     pub doc: &'static str,
 }
 
-const fn program(name: &'static str, tracepoint: &'static str, arguments: &'static [&'static str]) -> Program {
-    Program { name, tracepoint, arguments }
+const fn program(
+    name: &'static str,
+    tracepoint: &'static str,
+    arguments: &'static [&'static str],
+) -> Program {
+    Program { name, tracepoint, arguments, used: Use::Always }
 }
 
 /// Every probe.
 pub const PROBES: &[Probe] = &[
+    Probe {
+        name: "block",
+        programs: &[
+            program("block_issue", "block_rq_issue", &["request"]),
+            program("block_complete", "block_rq_complete", &["request", "", ""]),
+            Program {
+                used: Use::WherePresent,
+                ..program("block_error", "block_rq_error", &["request", "blk_status_t", ""])
+            },
+        ],
+        needs: &[("request", "__sector"), ("request_queue", "disk")],
+        doc: "block requests that failed, or took longer than the threshold",
+    },
+    Probe {
+        name: "cgroup",
+        programs: &[
+            program("cgroup_mkdir", "cgroup_mkdir", &["cgroup", ""]),
+            program("cgroup_rmdir", "cgroup_rmdir", &["cgroup", ""]),
+            program("cgroup_attach_task", "cgroup_attach_task", &["cgroup", "", "task_struct", ""]),
+            program("cgroup_notify_populated", "cgroup_notify_populated", &["cgroup", "", ""]),
+        ],
+        needs: &[("cgroup", "kn"), ("cgroup_root", "hierarchy_id")],
+        doc: "cgroups made, removed and left empty, and processes that move into one",
+    },
+    Probe {
+        name: "errno",
+        programs: &[program("errno_sys_exit", "sys_exit", &["pt_regs", ""])],
+        needs: &[],
+        doc: "system calls that failed for want of a resource, within a budget for each cgroup and errno",
+    },
+    Probe {
+        name: "hang",
+        programs: &[program("hang_process", "sched_process_hang", &["task_struct"])],
+        needs: &[],
+        doc: "tasks that the kernel's watchdog found asleep for too long",
+    },
+    Probe {
+        name: LOAD,
+        programs: &[program("load_sys_enter", "sys_enter", &["pt_regs", ""])],
+        needs: &[],
+        doc: "an event for each getpgid(2), to measure with; off unless asked for",
+    },
+    Probe {
+        name: "net",
+        programs: &[
+            program("net_state", "inet_sock_set_state", &["sock", "", ""]),
+            program("net_reset_received", "tcp_receive_reset", &["sock"]),
+            program("net_reset_sent", "tcp_send_reset", &["sock", "sk_buff"]),
+            program("net_retransmit", "tcp_retransmit_skb", &["sock"]),
+        ],
+        needs: &[("sock", "sk_protocol")],
+        doc: "TCP connects with their result, listeners, resets and retransmits",
+    },
+    Probe {
+        name: "oom",
+        programs: &[
+            program("oom_mark_victim", "mark_victim", &[""]),
+            Program {
+                used: Use::UnlessTask("mark_victim"),
+                ..program("oom_signal", "signal_generate", &["", "", "task_struct"])
+            },
+        ],
+        needs: &[],
+        doc: "victims of the OOM killer, with what they held",
+    },
     Probe {
         name: "process",
         programs: &[
@@ -43,10 +125,19 @@ pub const PROBES: &[Probe] = &[
         doc: "processes that start, become another program, and end, with status and signal",
     },
     Probe {
-        name: LOAD,
-        programs: &[program("load_sys_enter", "sys_enter", &["pt_regs", ""])],
+        name: "reclaim",
+        programs: &[
+            program("reclaim_memcg", "mm_vmscan_memcg_reclaim_begin", &[]),
+            program("reclaim_direct", "mm_vmscan_direct_reclaim_begin", &[]),
+        ],
         needs: &[],
-        doc: "an event for each getpgid(2), to measure with; off unless asked for",
+        doc: "memory pressure before anything is killed; counted, never streamed",
+    },
+    Probe {
+        name: "signal",
+        programs: &[program("signal_generate", "signal_generate", &["", "", "task_struct", "", ""])],
+        needs: &[],
+        doc: "signals that end or dump a process, with their sender",
     },
 ];
 
@@ -62,6 +153,15 @@ impl Probe {
 }
 
 impl Program {
+    /// Whether this kernel has a use for the program.
+    pub(super) fn is_used(&self, kernel: &Kernel) -> bool {
+        match self.used {
+            Use::Always => true,
+            Use::WherePresent => kernel.tracepoint(self.tracepoint).is_some(),
+            Use::UnlessTask(tracepoint) => !kernel.gives_task(tracepoint),
+        }
+    }
+
     /// Why this kernel cannot run the program; `None` when it can.
     pub(super) fn lacks(&self, kernel: &Kernel) -> Option<String> {
         let Some(arguments) = kernel.tracepoint(self.tracepoint) else {

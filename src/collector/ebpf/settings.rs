@@ -31,6 +31,33 @@ const ERRNOS: [u32; 18] = [
     122, // EDQUOT
 ];
 
+/// Block statuses (`include/linux/blk_types.h`) with the errnos that the kernel turns them into; EIO for others.
+const BLOCK_ERRNOS: [(usize, u8); 15] = [
+    (1, 95),  // not supported: EOPNOTSUPP
+    (2, 110), // timeout: ETIMEDOUT
+    (3, 28),  // no space: ENOSPC
+    (4, 67),  // transport: ENOLINK
+    (5, 121), // target: EREMOTEIO
+    (6, 52),  // reservation conflict: EBADE
+    (7, 61),  // medium: ENODATA
+    (8, 84),  // protection: EILSEQ
+    (9, 12),  // resource: ENOMEM
+    (10, 5),  // I/O: EIO
+    (12, 11), // again: EAGAIN
+    (13, 16), // device resource: EBUSY
+    (16, 19), // offline: ENODEV
+    (17, 62), // duration limit: ETIME
+    (19, 22), // invalid: EINVAL
+];
+
+fn block_errnos() -> [u8; 32] {
+    let mut errnos = [0; 32];
+    for (status, errno) in BLOCK_ERRNOS {
+        errnos[status] = errno;
+    }
+    errnos
+}
+
 #[cfg(target_arch = "x86_64")]
 mod syscalls {
     /// getpgid.
@@ -63,6 +90,7 @@ constants! {
     block_latency_ns: u64 = "__u64 block_latency_ns",
     errno_bits: [u64; 2] = "__u64 errno_bits[2]",
     signal_bits: u64 = "__u64 signal_bits",
+    block_errnos: [u8; 32] = "__u8 block_errnos[32]",
     errnos_per_second: u32 = "__u32 errnos_per_second",
     retransmits_per_second: u32 = "__u32 retransmits_per_second",
     v1_memory_hierarchy: u32 = "__u32 v1_memory_hierarchy",
@@ -91,6 +119,7 @@ impl Constants {
             block_latency_ns: u64::try_from(filters.block_latency.as_nanos()).unwrap_or(u64::MAX),
             errno_bits: errno_bits(),
             signal_bits: SIGNALS.iter().fold(0, |bits, signal| bits | 1 << signal),
+            block_errnos: block_errnos(),
             errnos_per_second: filters.errnos_per_second,
             retransmits_per_second: filters.retransmits_per_second,
             v1_memory_hierarchy: v1_memory.unwrap_or(0),
@@ -102,7 +131,7 @@ impl Constants {
             forks: u32::from(filters.forks),
             clean_exits: u32::from(filters.clean_exits),
             exit_has_group_dead: u32::from(argument("sched_process_exit", 1).is_some()),
-            victim_is_task: u32::from(argument("mark_victim", 0).as_deref() == Some("task_struct")),
+            victim_is_task: u32::from(kernel.gives_task("mark_victim")),
             reset_has_reason: u32::from(argument("tcp_send_reset", 2).is_some()),
             block_status: u32::from(argument("block_rq_complete", 1).as_deref() == Some("blk_status_t")),
             block_error_by_complete: u32::from(kernel.tracepoint("block_rq_error").is_none()),
@@ -143,7 +172,8 @@ mod tests {
     #[test]
     fn every_errno_has_its_bit() {
         let bits = errno_bits();
-        let set: Vec<u32> = (0..128).filter(|errno| bits[*errno as usize / 64] >> (errno % 64) & 1 == 1).collect();
+        let set: Vec<u32> =
+            (0..128).filter(|errno| bits[*errno as usize / 64] >> (errno % 64) & 1 == 1).collect();
         assert_eq!(set, ERRNOS);
     }
 }

@@ -10,6 +10,7 @@ use crate::health::{ProbeHealth, ProbeState};
 /// One program's fate; the reason with those that do not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Fate {
+    Unused,
     Wanted,
     Missing(String),
     Refused(String),
@@ -28,8 +29,7 @@ impl States {
         for probe in PROBES {
             let reason = off(options, probe).or_else(|| probe.lacks(kernel));
             for program in probe.programs {
-                let reason = reason.clone().or_else(|| program.lacks(kernel));
-                fates.insert(program.name, reason.map_or(Fate::Wanted, Fate::Missing));
+                fates.insert(program.name, fate(program, reason.clone(), kernel));
             }
         }
         Self { fates }
@@ -75,7 +75,7 @@ impl States {
                     refused = true;
                     format!("{}: {reason}", program.name)
                 }
-                None => continue,
+                Some(Fate::Unused) | None => continue,
             };
             if !reasons.contains(&reason) {
                 reasons.push(reason);
@@ -89,6 +89,14 @@ impl States {
         let reason = reasons.join("; ");
         let reason = if runs && !reason.is_empty() { format!("in part: {reason}") } else { reason };
         ProbeHealth { state, reason }
+    }
+}
+
+fn fate(program: &Program, reason: Option<String>, kernel: &Kernel) -> Fate {
+    match reason {
+        Some(reason) => Fate::Missing(reason),
+        None if !program.is_used(kernel) => Fate::Unused,
+        None => program.lacks(kernel).map_or(Fate::Wanted, Fate::Missing),
     }
 }
 
@@ -113,7 +121,10 @@ mod tests {
     #[test]
     fn refused_programs_show() {
         let mut states = all(&Fate::Wanted);
-        assert_eq!(states.health()["process"], ProbeHealth { state: ProbeState::Attached, reason: String::new() });
+        assert_eq!(
+            states.health()["process"],
+            ProbeHealth { state: ProbeState::Attached, reason: String::new() }
+        );
         assert!(states.refuse("process_exit", "bad access"));
         assert!(!states.refuse("process_exit", "again"), "or a load could be retried for ever");
         assert!(!states.refuse("unknown", "never wanted"));
