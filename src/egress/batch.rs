@@ -66,6 +66,7 @@ impl Sequences {
             self.last.resize(index + 1, 0);
         }
         let last = &mut self.last[index];
+        #[expect(clippy::cast_possible_truncation, reason = "the low half is what is compared")]
         let ahead = low.wrapping_sub(*last as u32).cast_signed();
         *last = last.saturating_add_signed(i64::from(ahead));
         *last

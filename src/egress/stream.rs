@@ -87,6 +87,12 @@ pub struct Parts {
     pub deadline: watch::Receiver<Option<Instant>>,
 }
 
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
 /// Why a connection ended. All of them: wait and connect again; nothing is lost.
 #[derive(Debug, thiserror::Error)]
 enum LinkError {
@@ -135,6 +141,12 @@ pub struct Stream {
     window: Window,
     unacked_max: u64,
     outage: bool,
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Stream").finish_non_exhaustive()
+    }
 }
 
 impl Stream {

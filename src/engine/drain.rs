@@ -84,10 +84,23 @@ pub struct Parts {
     pub ledger: Arc<Ledger>,
     /// The settings that may change.
     pub live: Arc<Live>,
+    /// What it hears and says.
+    pub signals: Signals,
+}
+
+/// What drain threads share with the rest of the agent.
+#[derive(Debug, Clone, Default)]
+pub struct Signals {
     /// No program produces any more: empty the rings and end.
     pub stop: Arc<AtomicBool>,
     /// Highest fill of a bulk ring since it was last read out, per mille.
     pub fill_permille: Arc<AtomicU64>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Parts").finish_non_exhaustive()
+    }
 }
 
 /// A drain thread.
@@ -101,6 +114,12 @@ pub struct Drain {
     window: Window,
     /// Events counted in the ledger.
     counted: u64,
+}
+
+impl std::fmt::Debug for Drain {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Drain").finish_non_exhaustive()
+    }
 }
 
 /// The shards, and what was done with the records.
@@ -139,7 +158,7 @@ impl Drain {
         for ring in parts.bulk.iter().chain(&parts.urgent) {
             epoll::add(&idle_set, ring.as_fd(), data, epoll::EventFlags::IN)?;
         }
-        for ring in &parts.urgent {
+        if let Some(ring) = &parts.urgent {
             epoll::add(&timer_set, ring.as_fd(), data, epoll::EventFlags::IN)?;
         }
         let ports = std::mem::take(&mut parts.ports);
@@ -161,7 +180,7 @@ impl Drain {
             self.pass_urgent(now_ns);
             let ring = &mut self.parts.bulk[index];
             let fill = ring.fill() * 1000 / ring.capacity();
-            self.parts.fill_permille.fetch_max(fill, Ordering::Relaxed);
+            self.parts.signals.fill_permille.fetch_max(fill, Ordering::Relaxed);
             let scatter = &mut self.scatter;
             let pass = ring.drain(|words| scatter.take(words, Lane::Bulk, now_ns));
             self.scatter.oversized(pass.oversized);
@@ -265,7 +284,7 @@ impl Worker for Drain {
             tracing::debug!("the timer keeps its default slack: {error}");
         }
         loop {
-            let stop = self.parts.stop.load(Ordering::Acquire);
+            let stop = self.parts.signals.stop.load(Ordering::Acquire);
             let now_ns = clock::boot_ns();
             let taken = self.pass(now_ns);
             if stop && self.is_empty() {

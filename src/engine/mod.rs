@@ -59,7 +59,16 @@ pub struct Rings {
     /// One for all.
     pub urgent: Ring,
     /// Makes the word writer of the given CPUs.
-    pub awake: Box<dyn Fn(&[usize]) -> Box<dyn drain::Awake>>,
+    pub awake: MakeAwake,
+}
+
+/// Makes what tells the programs of the given CPUs whether to wake their reader.
+pub type MakeAwake = Box<dyn Fn(&[usize]) -> Box<dyn drain::Awake>>;
+
+impl std::fmt::Debug for Rings {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Rings").finish_non_exhaustive()
+    }
 }
 
 /// What everything in the agent shares.
@@ -111,6 +120,12 @@ pub struct Parts<Inspect> {
     pub inspect: Box<dyn Fn() -> Inspect>,
     /// Makes the report that the server shows.
     pub ledger_report: Box<dyn Fn(&Reports) -> LedgerReport + Send>,
+}
+
+impl<Inspect> std::fmt::Debug for Parts<Inspect> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Parts").finish_non_exhaustive()
+    }
 }
 
 /// Why the engine did not start.
@@ -188,7 +203,7 @@ pub fn start<Inspect: FnMut(&Event<'_>) + Send + 'static>(
     for ((number, (inputs, output)), report) in
         (0..).zip(inputs.into_iter().zip(outputs)).zip(&reports.shards)
     {
-        let shard = shard::Shard::new(shard::Parts {
+        let shard = shard::Parts {
             number,
             inputs,
             entities: (parts.entities)(),
@@ -197,13 +212,18 @@ pub fn start<Inspect: FnMut(&Event<'_>) + Send + 'static>(
             live: Arc::clone(&shared.live),
             report: Arc::clone(report),
             inspect: (parts.inspect)(),
-        });
-        let core = placement.shards.get(number as usize).copied().unwrap_or(0);
-        shards.push(spawn(&format!("shard-{number:02}"), core, shared, shard)?);
+        };
+        shards.push(spawn_shard(shared, &placement.shards, shard)?);
     }
     let stop = Arc::new(AtomicBool::new(false));
+    let signals =
+        drain::Signals { stop: Arc::clone(&stop), fill_permille: Arc::clone(&reports.fill_permille) };
+    let ports = ports.into_iter().map(|lanes| {
+        let ports = lanes.into_iter().zip(&shards);
+        ports.map(|(lanes, shard)| drain::ShardPort { lanes, thread: shard.thread().clone() }).collect()
+    });
     let drains = match parts.rings {
-        Some(rings) => spawn_drains(shared, &placement, rings, ports, &shards, &stop, &reports)?,
+        Some(rings) => spawn_drains(shared, &placement.drains, rings, ports.collect(), &signals)?,
         None => Vec::new(),
     };
     Ok(Engine { drains, shards, egress, stop, wake, deadline, reports })
@@ -229,6 +249,16 @@ fn spawn(
         .map_err(|error| StartError::Thread(name.to_owned(), error))
 }
 
+fn spawn_shard<Inspect: FnMut(&Event<'_>) + Send + 'static>(
+    shared: &Shared,
+    cores: &[usize],
+    parts: shard::Parts<Inspect>,
+) -> Result<JoinHandle<End>, StartError> {
+    let number = parts.number;
+    let core = cores.get(number as usize).copied().unwrap_or(0);
+    spawn(&format!("shard-{number:02}"), core, shared, shard::Shard::new(parts))
+}
+
 fn spawn_egress(
     placement: &placement::Placement,
     parts: stream::Parts,
@@ -250,34 +280,28 @@ fn spawn_egress(
 
 fn spawn_drains(
     shared: &Shared,
-    placement: &placement::Placement,
+    cores: &[usize],
     rings: Rings,
-    ports: Vec<Vec<[queue::WordSender; 2]>>,
-    shards: &[JoinHandle<End>],
-    stop: &Arc<AtomicBool>,
-    reports: &Reports,
+    ports: Vec<Vec<drain::ShardPort>>,
+    signals: &drain::Signals,
 ) -> Result<Vec<JoinHandle<End>>, StartError> {
-    let mut by_drain: Vec<Vec<(usize, Ring)>> = placement.drains.iter().map(|_| Vec::new()).collect();
+    let mut by_drain: Vec<Vec<(usize, Ring)>> = cores.iter().map(|_| Vec::new()).collect();
     for (index, ring) in rings.bulk.into_iter().enumerate() {
-        by_drain[index % placement.drains.len()].push(ring);
+        by_drain[index % cores.len()].push(ring);
     }
     let mut urgent = Some(rings.urgent);
     let mut drains = Vec::new();
-    for (((number, bulk), ports), &core) in (0..).zip(by_drain).zip(ports).zip(&placement.drains) {
+    for (((number, bulk), ports), &core) in (0..).zip(by_drain).zip(ports).zip(cores) {
         let (cpus, bulk): (Vec<usize>, Vec<Ring>) = bulk.into_iter().unzip();
         let name = format!("drain-{number:02}");
-        let ports = ports.into_iter().zip(shards);
         let drain = drain::Drain::new(drain::Parts {
             bulk,
             urgent: urgent.take(),
-            ports: ports
-                .map(|(lanes, shard)| drain::ShardPort { lanes, thread: shard.thread().clone() })
-                .collect(),
+            ports,
             awake: (rings.awake)(&cpus),
             ledger: Arc::clone(&shared.ledger),
             live: Arc::clone(&shared.live),
-            stop: Arc::clone(stop),
-            fill_permille: Arc::clone(&reports.fill_permille),
+            signals: signals.clone(),
         })
         .map_err(|error| StartError::Thread(name.clone(), error))?;
         drains.push(spawn(&name, core, shared, drain)?);

@@ -134,7 +134,7 @@ impl WordReceiver {
 fn length(head: &[u64], tail: &[u64], at: usize) -> Option<usize> {
     // The fifth word holds kind, words, producer, source, flags from its low end.
     let word = |index: usize| head.get(index).or_else(|| tail.get(index - head.len())).copied();
-    let words = usize::from((word(at + 4)? >> 16) as u16);
+    let words = usize::from(u16::try_from(word(at + 4)? >> 16 & 0xffff).unwrap_or(0));
     (words > 0 && words <= EVENT_WORDS_MAX && at + words <= head.len() + tail.len()).then_some(words)
 }
 

@@ -105,10 +105,22 @@ pub struct Parts<Inspect> {
     pub inspect: Inspect,
 }
 
+impl<Inspect> std::fmt::Debug for Parts<Inspect> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
 /// A shard.
 pub struct Shard<Inspect> {
     inputs: Vec<Input>,
     state: State<Inspect>,
+}
+
+impl<Inspect> std::fmt::Debug for Shard<Inspect> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Shard").finish_non_exhaustive()
+    }
 }
 
 struct State<Inspect> {

@@ -145,8 +145,7 @@ impl World {
             awake: Box::new(NeverAwake),
             ledger: Arc::clone(&ledger),
             live,
-            stop: Arc::new(AtomicBool::new(false)),
-            fill_permille: Arc::new(AtomicU64::new(0)),
+            signals: drain::Signals::default(),
         })
         .expect("epoll");
         Self {

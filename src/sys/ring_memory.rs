@@ -121,7 +121,6 @@ impl RingMemory {
     /// position is not moved past them while the slice lives.
     #[inline]
     pub(super) unsafe fn words(&self, position: u64, words: usize) -> &[u64] {
-        #[expect(clippy::cast_possible_truncation, reason = "at most the data size, which is a usize")]
         let to_end = ((self.mask + 1 - (position & self.mask)) / 8) as usize;
         // SAFETY: the masked position is inside the data.
         let start = unsafe { self.at(position) };

@@ -19,7 +19,12 @@ fn live_load() {
     for ring in bulk.iter_mut().map(|(_, ring)| ring).chain([urgent]) {
         ring.drain(|words| {
             let event = Event::parse(words).unwrap();
-            eprintln!("{:?} {:x?} {:?}", event.header(), event.slots(), String::from_utf8_lossy(event.text()));
+            eprintln!(
+                "{:?} {:x?} {:?}",
+                event.header(),
+                event.slots(),
+                String::from_utf8_lossy(event.text())
+            );
             ControlFlow::Continue(())
         });
     }

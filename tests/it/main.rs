@@ -9,13 +9,10 @@
     reason = "a test that cannot go on has failed, and its helpers with it"
 )]
 
-<<<<<<< HEAD
-/// Identity against this machine's cgroups and processes.
-mod entity;
-=======
 /// The kernel probes, on this kernel.
 mod ebpf;
->>>>>>> kernel
+/// Identity against this machine's cgroups and processes.
+mod entity;
 /// The agent on a whole host with another kernel, emulated.
 mod guest;
 /// What the compiler and clippy do not check about the repository.
