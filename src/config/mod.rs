@@ -13,7 +13,7 @@ mod options;
 mod values;
 
 pub use load::{Args, Change, ConfigError, Environment, load, reload};
-pub use options::{Form, OPTIONS, Opt, PROBES};
+pub use options::{Form, OPTIONS, Opt};
 pub use values::url;
 
 use std::net::SocketAddr;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::values::{self, Read, written, written_bytes, written_pairs};
 use super::{Correlation, Latency, Settings, Switch};
+use crate::collector::ebpf::PROBES;
 use crate::engine::placement::SHARDS_MAX;
 use crate::event::Source;
 
@@ -131,10 +132,6 @@ impl Opt {
     }
 }
 
-/// Names that `probes_off` may have.
-pub const PROBES: [&str; 9] =
-    ["process", "oom", "signal", "net", "block", "errno", "cgroup", "hang", "reclaim"];
-
 fn put<T>(place: &mut T, value: Read<T>) -> Read<()> {
     *place = value?;
     Ok(())
@@ -151,11 +148,12 @@ fn collector(settings: &Settings, source: Source) -> String {
 }
 
 fn probe(name: &str) -> Read<String> {
-    if PROBES.contains(&name) {
+    let names: Vec<&str> = PROBES.iter().map(|probe| probe.name).collect();
+    if names.contains(&name) {
         return Ok(name.to_owned());
     }
-    let meant = values::nearest(name, PROBES.into_iter()).map(|near| format!("; did you mean {near}?"));
-    Err(format!("must be names of {}{}", PROBES.join(", "), meant.unwrap_or_default()))
+    let meant = values::nearest(name, names.iter().copied()).map(|near| format!("; did you mean {near}?"));
+    Err(format!("must be names of {}{}", names.join(", "), meant.unwrap_or_default()))
 }
 
 const fn millis(count: u64) -> Duration {
@@ -299,48 +297,42 @@ pub const OPTIONS: &[Opt] = &[
         "stream connects that succeeded, too",
         |s, v| put(&mut s.filters.connect_success, values::switch(v)),
         |s| s.filters.connect_success.to_string(),
-    )
-    .live(),
+    ),
     opt(
         "filter-retransmits-per-second",
         Form::Number,
         "retransmits streamed a second and cgroup; the rest is counted",
         |s, v| put(&mut s.filters.retransmits_per_second, values::number(v, 0, 1_000_000)),
         |s| s.filters.retransmits_per_second.to_string(),
-    )
-    .live(),
+    ),
     opt(
         "filter-block-latency",
         Form::Time,
         "a block request slower than this is an event",
         |s, v| put(&mut s.filters.block_latency, values::time(v, Duration::ZERO, seconds(60))),
         |s| written(s.filters.block_latency),
-    )
-    .live(),
+    ),
     opt(
         "filter-errnos-per-second",
         Form::Number,
         "failed system calls streamed a second, cgroup and errno",
         |s, v| put(&mut s.filters.errnos_per_second, values::number(v, 0, 1_000_000)),
         |s| s.filters.errnos_per_second.to_string(),
-    )
-    .live(),
+    ),
     opt(
         "filter-forks",
         Form::Switch,
         "stream forks, too",
         |s, v| put(&mut s.filters.forks, values::switch(v)),
         |s| s.filters.forks.to_string(),
-    )
-    .live(),
+    ),
     opt(
         "filter-clean-exits",
         Form::Switch,
         "stream exits with status 0, too",
         |s, v| put(&mut s.filters.clean_exits, values::switch(v)),
         |s| s.filters.clean_exits.to_string(),
-    )
-    .live(),
+    ),
     opt(
         "load-probe",
         Form::Switch,

@@ -105,20 +105,20 @@ fn errors_say_where_and_what() {
 #[test]
 fn a_reload_changes_what_it_can() {
     let file = written(
-        "flush_interval = '2s'\nring_bytes = '32MiB'\notel_headers = 'token=hush'\n[filters]\nforks = false",
+        "flush_interval = '2s'\nring_bytes = '32MiB'\notel_headers = 'token=hush'\nlatency = 'low'\n[filters]\nforks = false",
     );
     let args = Args { config: Some(file.path().into()), ..Args::default() };
     let old = Settings::default();
     let (new, changes) = reload(&old, &args).expect("valid");
     let expected = Settings { flush_interval: Duration::from_secs(2), ..old.clone() };
-    let expected =
-        Settings { filters: crate::config::Filters { forks: false, ..old.filters.clone() }, ..expected };
+    let expected = Settings { latency: crate::config::Latency::Low, ..expected };
     assert_eq!(new, expected);
     let texts: Vec<String> = changes.iter().map(ToString::to_string).collect();
     let expected = [
         "flush-interval: \"1s\" -> \"2s\"",
         "ring-bytes: \"16MiB\" -> \"32MiB\"; takes a restart",
-        "filter-forks: \"true\" -> \"false\"",
+        "latency: \"normal\" -> \"low\"",
+        "filter-forks: \"true\" -> \"false\"; takes a restart",
         "otel-headers: \"\" -> \"\"; takes a restart",
     ];
     assert_eq!(texts, expected);
