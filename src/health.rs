@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::event::Source;
 
 /// The state of a collector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Everything asked for works.
@@ -25,7 +25,7 @@ pub enum State {
 }
 
 /// The state of one BPF probe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProbeState {
     /// All its programs are attached.
@@ -37,7 +37,7 @@ pub enum ProbeState {
 }
 
 /// One row of a collector's probes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeHealth {
     /// Its state.
     pub state: ProbeState,
@@ -46,14 +46,14 @@ pub struct ProbeHealth {
 }
 
 /// One collector.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectorHealth {
     /// Its state.
     pub state: State,
     /// Why, where it is not running; else empty.
     pub reason: String,
     /// By probe name; only the ebpf collector has probes.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub probes: BTreeMap<String, ProbeHealth>,
 }
 

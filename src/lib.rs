@@ -1,6 +1,7 @@
 //! tapio-collector: a host agent that says what failed, why, and what it will take down next.
 
 pub mod agent;
+pub mod cli;
 pub mod clock;
 pub mod collector;
 pub mod config;

@@ -1,8 +1,20 @@
 //! What the agent was asked to do: defaults, file, environment and flags, merged and checked once.
 //!
+//! `options` is the one table of settings, `values` reads single values, `file` finds settings in TOML with their
+//! positions, `load` merges the layers and says what a reload changes.
+//!
 //! Invariants:
 //! - [`Settings`] is what the rest of the agent sees; nothing else reads the environment or a file.
 //! - Every value has a bound, checked before anything starts.
+
+mod file;
+mod load;
+mod options;
+mod values;
+
+pub use load::{Args, Change, ConfigError, Environment, load, reload};
+pub use options::{Form, OPTIONS, Opt};
+pub use values::url;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -80,8 +92,20 @@ pub struct Settings {
     pub metrics_listen: Option<SocketAddr>,
     /// How often the agent's own metrics go to `otel_endpoint`; zero: never.
     pub otel_metrics_interval: Duration,
+    /// Sent with every OTLP request, for example for authentication.
+    pub otel_headers: Vec<(String, String)>,
+    /// Longest time for one OTLP request; 100 ms to 5 min.
+    pub otel_timeout: Duration,
+    /// `service.name` of the agent's own metrics.
+    pub otel_service_name: String,
+    /// Resource attributes of the agent's own metrics.
+    pub otel_resource_attributes: Vec<(String, String)>,
+    /// Nothing goes to `otel_endpoint`.
+    pub otel_disabled: bool,
     /// How long a shutdown may drain.
     pub shutdown_deadline: Duration,
+    /// What is logged: a level, or directives of `tracing_subscriber::EnvFilter`.
+    pub log_level: String,
 }
 
 /// What the kernel side filters and aggregates, so that ruinous rates never reach a ring.
@@ -136,7 +160,13 @@ impl Default for Settings {
             shards: 0,
             metrics_listen: None,
             otel_metrics_interval: Duration::ZERO,
+            otel_headers: Vec::new(),
+            otel_timeout: Duration::from_secs(10),
+            otel_service_name: "tapio-collector".into(),
+            otel_resource_attributes: Vec::new(),
+            otel_disabled: false,
             shutdown_deadline: Duration::from_secs(5),
+            log_level: "info".into(),
         }
     }
 }
