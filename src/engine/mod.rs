@@ -168,8 +168,7 @@ pub fn start<Inspect: FnMut(&Event<'_>) + Send + 'static>(
         let [bulk, urgent] = [0; 2].map(|_| queue::batches(BATCH_QUEUE));
         sealed_inputs.push([bulk.1, urgent.1]);
         outputs.push(shard::Output { lanes: [bulk.0, urgent.0], wake: Arc::clone(&wake) });
-        let report = shard::ShardReport::new();
-        reports.shards.push(Arc::new(Mutex::new(report)));
+        reports.shards.push(Arc::new(Mutex::new(shard::ShardReport::new())));
     }
     let mut ports: Vec<Vec<[queue::WordSender; 2]>> = Vec::new();
     let mut inputs: Vec<Vec<shard::Input>> = placement.shards.iter().map(|_| Vec::new()).collect();
