@@ -19,6 +19,9 @@ pub const EVENT_WORDS_MAX: usize = 512;
 /// Set in [`Header::cgroup`] when the id belongs to the v1 memory hierarchy, whose ids overlap those of v2.
 pub const CGROUP_V1: u64 = 1 << 62;
 
+/// Set in [`Header::flags`] when the text was longer than the record and was cut.
+pub const TEXT_CUT: u8 = 1;
+
 /// What every event starts with. The layout is `struct tapio_header` of `bpf/lib/event.h`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -42,7 +45,7 @@ pub struct Header {
     pub producer: u16,
     /// A [`Source`] as a number.
     pub source: u8,
-    /// Reserved, zero.
+    /// [`TEXT_CUT`], or zero.
     pub flags: u8,
 }
 

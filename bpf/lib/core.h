@@ -181,6 +181,10 @@ struct sock {
 	struct mem_cgroup *sk_memcg;
 };
 
+struct inet_sock {
+	__be16 inet_sport;
+};
+
 struct sk_buff {
 	unsigned char *head;
 	__u16 transport_header;

@@ -53,6 +53,14 @@ static __always_inline void tapio_destination(__u64 *words, const struct sock *s
 	}
 }
 
+/* This end's port; 0 before there is one. A socket that closes has given it back already, but keeps a copy. */
+static __always_inline __u16 tapio_source_port(const struct sock *sk)
+{
+	__u16 port = sk->__sk_common.skc_num;
+
+	return port ? port : bpf_ntohs(BPF_CORE_READ((const struct inet_sock *)sk, inet_sport));
+}
+
 /* The four values that every kind of connection event starts with. */
 struct tapio_connection {
 	__u64 source_address[2];
@@ -67,7 +75,7 @@ static __always_inline void tapio_connection(__u64 *words, const struct sock *sk
 
 	tapio_source(connection->source_address, sk);
 	tapio_destination(connection->destination_address, sk);
-	connection->source_port = sk->__sk_common.skc_num;
+	connection->source_port = tapio_source_port(sk);
 	connection->destination_port = bpf_ntohs(sk->__sk_common.skc_dport);
 }
 

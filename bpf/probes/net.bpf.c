@@ -65,7 +65,7 @@ static __always_inline __u64 net_connect_errno(const struct sock *sk)
 {
 	if (sk->sk_err)
 		return sk->sk_err;
-	return sk->__sk_common.skc_num ? ECANCELED : EADDRNOTAVAIL;
+	return tapio_source_port(sk) ? ECANCELED : EADDRNOTAVAIL;
 }
 
 static __always_inline void net_connect_ended(const struct sock *sk, int state)
@@ -111,7 +111,7 @@ static __always_inline void net_listen(const struct sock *sk, bool listening)
 		else
 			tapio_own_task(&record->header, bpf_get_current_task_btf());
 		tapio_source(record->address, sk);
-		record->port = sk->__sk_common.skc_num;
+		record->port = tapio_source_port(sk);
 		record->listening = listening;
 		tapio_submit(&here, record, TAPIO_BULK);
 	}

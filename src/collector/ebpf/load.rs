@@ -77,7 +77,7 @@ pub enum LoadError {
 /// What runs in the kernel. Dropping it detaches everything.
 pub struct Loaded {
     /// The bulk ring of each CPU, with the CPU.
-    pub bulk: Vec<(usize, Ring)>,
+    pub bulk: Vec<(u32, Ring)>,
     /// The ring for what may never be displaced.
     pub urgent: Ring,
     /// The counters of each CPU.
@@ -246,7 +246,7 @@ fn bytes(size: u64) -> Result<usize, std::io::Error> {
 
 /// Makes a bulk ring for each CPU that is online. One that comes online later shares the first one's:
 /// rings take several writers, so its events are slower and not lost.
-fn make_rings(object: &Object, cpus: &CpuSet, plan: RingPlan) -> Result<Vec<(usize, Ring)>, LoadError> {
+fn make_rings(object: &Object, cpus: &CpuSet, plan: RingPlan) -> Result<Vec<(u32, Ring)>, LoadError> {
     let outer = map(object, "bulk_rings")?;
     let failed = |error: libbpf_rs::Error| LoadError::Kernel {
         action: "make the rings",
@@ -268,7 +268,7 @@ fn make_rings(object: &Object, cpus: &CpuSet, plan: RingPlan) -> Result<Vec<(usi
             }
         }
         outer.update(&cpu.to_ne_bytes(), &fd, MapFlags::ANY).map_err(failed)?;
-        rings.push((cpu as usize, Ring::map(inner.as_fd().try_clone_to_owned()?, bytes(plan.bulk_bytes)?)?));
+        rings.push((cpu, Ring::map(inner.as_fd().try_clone_to_owned()?, bytes(plan.bulk_bytes)?)?));
     }
     Ok(rings)
 }
