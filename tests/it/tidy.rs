@@ -6,7 +6,7 @@
 mod rules;
 mod source;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -105,16 +105,20 @@ fn kinds_have_one_number_each() {
     assert_eq!(proto.remove("UNSPECIFIED"), Some(0));
     assert_eq!(proto, table, "proto/tapio/v1/event.proto against KINDS");
 
-    let header = rules::numbers(&read("bpf/lib/event.h").unwrap(), "TAPIO_KIND_");
-    assert!(!header.is_empty(), "bpf/lib/event.h names no kinds");
-    for (name, number) in header {
-        // BPF programs make some of the kinds, not all.
-        assert_eq!(table.get(&name), Some(&number), "{name} of bpf/lib/event.h against KINDS");
-    }
+    let header = read("bpf/lib/event.h").unwrap();
+    let kinds = rules::numbers(rules::block(&header, "enum tapio_kind {"), "TAPIO_");
+    assert_eq!(kinds, table, "enum tapio_kind of bpf/lib/event.h against KINDS");
+
+    let words = rules::numbers(rules::block(&header, "enum tapio_slot_words {"), "TAPIO_");
+    let expected: BTreeMap<String, u32> = tapio::event::KINDS
+        .iter()
+        .map(|info| (format!("{}_WORDS", info.name.to_uppercase()), u32::try_from(info.slot_words()).unwrap()))
+        .collect();
+    assert_eq!(words, expected, "enum tapio_slot_words of bpf/lib/event.h against the slots of KINDS");
 }
 
-/// Scenario: the folder of probes, the one object that includes them, and the table of kinds.
-/// Guarantees: every probe is built, every kind has its probe.
+/// Scenario: the folder of probes, the one object that includes them, the table of probes and that of kinds.
+/// Guarantees: every probe is built and loaded, every kind has its probe, README names each.
 #[test]
 fn every_probe_is_built() {
     let files = files();
@@ -122,6 +126,12 @@ fn every_probe_is_built() {
     let object = read("bpf/tapio.bpf.c").unwrap();
     let kinds: Vec<&str> = tapio::event::KINDS.iter().map(|info| info.probe).collect();
     clean(&rules::unbuilt_probes(&probes, &object, &kinds));
+
+    let table: BTreeSet<String> = tapio::collector::ebpf::PROBES.iter().map(|probe| probe.name.to_owned()).collect();
+    assert_eq!(table, probes, "PROBES against bpf/probes");
+    let readme = read("README.md").unwrap();
+    let rows = rules::rows(rules::block(&readme, "| probe | events |"));
+    assert_eq!(rows, probes, "the probes of README against bpf/probes");
 }
 
 /// Scenario: what the agent answers to `--help`, and the table of flags in README.

@@ -148,6 +148,24 @@ pub(super) fn numbers(text: &str, prefix: &str) -> BTreeMap<String, u32> {
         .collect()
 }
 
+/// What stands between a line and the next line without indent, bar or dash: an enum, a table.
+pub(super) fn block<'text>(text: &'text str, first: &str) -> &'text str {
+    let Some((_, rest)) = text.split_once(&format!("{first}\n")) else { return "" };
+    let mut end = 0;
+    for line in rest.split_inclusive('\n') {
+        if !line.starts_with([' ', '\t', '|', '-']) {
+            break;
+        }
+        end += line.len();
+    }
+    &rest[..end]
+}
+
+/// The first cells of a table, those that are code.
+pub(super) fn rows(table: &str) -> BTreeSet<String> {
+    table.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split('`').next()?.to_owned())).collect()
+}
+
 /// The names of the probes in `bpf/probes`.
 pub(super) fn probes(files: &[File]) -> BTreeSet<String> {
     let name = |file: &File| Some(file.path.strip_prefix("bpf/probes/")?.strip_suffix(".bpf.c")?.to_owned());
@@ -188,15 +206,11 @@ pub(super) fn flags_of_help(help: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Compares the flags with the rows of the tables of README whose first cell is a flag.
+/// Compares the flags with the rows of README's table of flags.
 pub(super) fn undocumented_flags(flags: &BTreeSet<String>, readme: &str) -> Vec<String> {
-    let rows: BTreeSet<String> = readme
-        .lines()
-        .filter_map(|line| {
-            let cell = line.strip_prefix("| `--")?.split('`').next()?;
-            Some(cell.split(['=', ' ']).next()?.to_owned())
-        })
-        .collect();
+    let flag = |cell: &String| Some(cell.strip_prefix("--")?.split(['=', ' ']).next()?.to_owned());
+    let table = block(readme, "| flag | default | meaning |");
+    let rows: BTreeSet<String> = rows(table).iter().filter_map(flag).collect();
     let missing = flags.difference(&rows).map(|flag| format!("README has no row for --{flag}"));
     let surplus =
         rows.difference(flags).map(|flag| format!("README has a row for --{flag}, which the agent has not"));
@@ -251,6 +265,15 @@ mod tests {
     fn numbers_are_read_by_prefix() {
         let read = numbers("  KIND_A = 1;\n\tKIND_B_C = 22, /* = 3 */\n  SOURCE_A = 4;\n  KIND_D;", "KIND_");
         assert_eq!(read, BTreeMap::from([("A".to_owned(), 1), ("B_C".to_owned(), 22)]));
+    }
+
+    /// Scenario: two enums of one prefix, of which one is asked for; one that is not there.
+    /// Guarantees: a block ends where the next begins; none is an empty one, whose numbers match no table.
+    #[test]
+    fn blocks_end() {
+        let text = "enum a {\n\tX_A = 1,\n};\nenum b {\n\tX_B = 2,\n};\n";
+        assert_eq!(numbers(block(text, "enum a {"), "X_"), BTreeMap::from([("A".to_owned(), 1)]));
+        assert_eq!(block(text, "enum c {"), "");
     }
 
     /// Scenario: one probe that is built, one that is not, one that is built twice, one kind without a probe.
