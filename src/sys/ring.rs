@@ -50,7 +50,7 @@ impl Ring {
         Ok(Self::over(memory, fd))
     }
 
-    fn over(memory: RingMemory, fd: OwnedFd) -> Self {
+    pub(crate) fn over(memory: RingMemory, fd: OwnedFd) -> Self {
         let position = memory.consumer().load(Ordering::Relaxed);
         Self { memory, position, scratch: Box::new([0; EVENT_WORDS_MAX]), fd }
     }
