@@ -55,7 +55,7 @@ fn hierarchies(test: &str) -> Vec<(PathBuf, u64, Service)> {
     {
         let Some(point) = point else { continue };
         // One module's tests may run side by side: the test's name keeps them apart.
-        match Service::make(point, &format!("{label}{}", test.len())) {
+        match Service::make(point, &format!("{label}{}", test.replace('_', ""))) {
             Ok(service) => found.push((point.to_owned(), bit, service)),
             Err(error) => skipped(test, &format!("cannot make a cgroup in {}: {error}", point.display())),
         }
@@ -136,4 +136,37 @@ fn live_processes_have_names() {
         }
     }
     assert!(names.contains_key(&std::process::id()));
+}
+
+/// Scenario: systemd manages this machine; an event of every service that runs.
+/// Guarantees: the trace id of each is the invocation id that systemctl shows.
+#[test]
+#[ignore = "needs systemd"]
+fn live_services_have_their_invocation_id() {
+    let test = "live_services_have_their_invocation_id";
+    if !Path::new("/run/systemd/system").exists() {
+        return skipped(test, "systemd does not manage this machine");
+    }
+    let lookup = LiveLookup::open();
+    let points = [(lookup.mount_points()[0], 0), (lookup.mount_points()[1], CGROUP_V1)];
+    let mut table = EntityTable::new([1; 16], 1024, Box::new(LiveLookup::open()));
+    let mut checked = 0;
+    for (point, bit) in points {
+        let Some(slice) = point.map(|point| point.join("system.slice")) else { continue };
+        for entry in fs::read_dir(slice).into_iter().flatten().flatten() {
+            let unit = entry.file_name().to_string_lossy().into_owned();
+            if !unit.ends_with(".service") {
+                continue;
+            }
+            let show = ["show", "-p", "InvocationID", "--value", &unit];
+            let shown = std::process::Command::new("systemctl").args(show).output().expect("systemctl runs");
+            let cgroup = entry.metadata().expect("exists").ino() | bit;
+            let entity = table.resolve(&Header { cgroup, ..Header::default() });
+            let trace_id: String =
+                table.get(entity).trace_id.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(trace_id, String::from_utf8_lossy(&shown.stdout).trim(), "{unit}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 0, "systemd runs no service");
 }
