@@ -167,10 +167,7 @@ mod tests {
             .iter()
             .map(|line| line.trim_start_matches("__u64 ").split_once(';').expect("a field").0)
             .collect();
-        assert_eq!(
-            fields,
-            ["sequence[2]", "lost[2]", "awake", "reserved", "counters[TAPIO_COUNTER_WORDS]"]
-        );
+        assert_eq!(fields, ["sequence[2]", "lost[2]", "awake", "reserved", "counters[TAPIO_COUNTER_WORDS]"]);
         assert_eq!((SEQUENCE, LOST, AWAKE, FIRST_COUNTER), (0, 2, 4, 6));
         assert_eq!(CPU_WORDS, FIRST_COUNTER + counters);
     }

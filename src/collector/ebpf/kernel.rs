@@ -35,7 +35,8 @@ impl Kernel {
 
     /// Whether a tracepoint's first argument is a task.
     pub(super) fn gives_task(&self, tracepoint: &str) -> bool {
-        self.tracepoint(tracepoint).is_some_and(|arguments| arguments.first().is_some_and(|name| name == "task_struct"))
+        self.tracepoint(tracepoint)
+            .is_some_and(|arguments| arguments.first().is_some_and(|name| name == "task_struct"))
     }
 
     /// Whether a struct or union of the kernel has a field.

@@ -135,14 +135,16 @@ pub fn load(options: &Options) -> Result<Loaded, LoadError> {
     }
     let kernel = Kernel::read().map_err(|error| LoadError::NoBtf { reason: error.to_string() })?;
     let cpus = CpuSet::read()?;
-    let plan = RingPlan::new(options.ring_bytes, cpus.online.len() as u64, rustix::param::page_size() as u64)?;
+    let plan =
+        RingPlan::new(options.ring_bytes, cpus.online.len() as u64, rustix::param::page_size() as u64)?;
     let v1_memory = v1_memory_hierarchy(&read_text("/proc/cgroups").unwrap_or_default());
     let constants = Constants::new(options, &kernel, v1_memory);
 
     let mut states = States::plan(options, &kernel);
     let object = load_object(&mut states, &constants, &cpus, plan)?;
     let bulk = make_rings(&object, &cpus, plan)?;
-    let urgent = Ring::map(map(&object, "urgent_ring")?.as_fd().try_clone_to_owned()?, bytes(plan.urgent_bytes)?)?;
+    let urgent =
+        Ring::map(map(&object, "urgent_ring")?.as_fd().try_clone_to_owned()?, bytes(plan.urgent_bytes)?)?;
     let words = CpuWords::map(map(&object, "cpus")?.as_fd(), cpus.possible as usize)?;
     let links = attach(&object, &mut states);
     let probes = states.health();
@@ -153,7 +155,8 @@ pub fn load(options: &Options) -> Result<Loaded, LoadError> {
 }
 
 fn no_probe(probes: &BTreeMap<String, ProbeHealth>) -> LoadError {
-    let reasons: Vec<String> = probes.iter().map(|(name, health)| format!("{name}: {}", health.reason)).collect();
+    let reasons: Vec<String> =
+        probes.iter().map(|(name, health)| format!("{name}: {}", health.reason)).collect();
     LoadError::NoProbe { reasons: reasons.join("; ") }
 }
 
@@ -209,7 +212,9 @@ fn open(
     for mut map in object.maps_mut() {
         match map.name().to_str() {
             Some("cpus" | "bulk_rings") => map.set_max_entries(cpus.possible)?,
-            Some("urgent_ring") => map.set_max_entries(u32::try_from(plan.urgent_bytes).unwrap_or(u32::MAX))?,
+            Some("urgent_ring") => {
+                map.set_max_entries(u32::try_from(plan.urgent_bytes).unwrap_or(u32::MAX))?
+            }
             Some(".rodata.settings") => map.set_initial_value(constants.as_bytes())?,
             _ => {}
         }
@@ -220,7 +225,9 @@ fn open(
 /// What is left to say when no single program is to blame.
 fn refused_object(error: &libbpf_rs::Error, text: &str) -> LoadError {
     if error.kind() == libbpf_rs::ErrorKind::PermissionDenied {
-        return LoadError::Privilege { lacking: "CAP_BPF and CAP_PERFMON in the initial user namespace".into() };
+        return LoadError::Privilege {
+            lacking: "CAP_BPF and CAP_PERFMON in the initial user namespace".into(),
+        };
     }
     let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
     LoadError::Kernel { action: "load the BPF object", reason: format!("{error:#}: {last}") }
@@ -241,9 +248,14 @@ fn bytes(size: u64) -> Result<usize, std::io::Error> {
 /// rings take several writers, so its events are slower and not lost.
 fn make_rings(object: &Object, cpus: &CpuSet, plan: RingPlan) -> Result<Vec<(u32, Ring)>, LoadError> {
     let outer = map(object, "bulk_rings")?;
-    let failed = |error: libbpf_rs::Error| LoadError::Kernel { action: "make the rings", reason: format!("{error:#}") };
-    let options =
-        libbpf_sys::bpf_map_create_opts { sz: size_of::<libbpf_sys::bpf_map_create_opts>() as u64, ..Default::default() };
+    let failed = |error: libbpf_rs::Error| LoadError::Kernel {
+        action: "make the rings",
+        reason: format!("{error:#}"),
+    };
+    let options = libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_sys::bpf_map_create_opts>() as u64,
+        ..Default::default()
+    };
     let size = u32::try_from(plan.bulk_bytes).unwrap_or(u32::MAX);
     let mut rings = Vec::with_capacity(cpus.online.len());
     for &cpu in &cpus.online {

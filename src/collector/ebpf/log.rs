@@ -65,9 +65,12 @@ pub(super) struct Refusal {
 
 /// Finds in libbpf's words which program failed to load and why.
 pub(super) fn refusal(text: &str) -> Option<Refusal> {
-    let failed = text.lines().find(|line| line.starts_with("libbpf: prog '") && line.contains("load failed"))?;
+    let failed =
+        text.lines().find(|line| line.starts_with("libbpf: prog '") && line.contains("load failed"))?;
     let (program, error) = failed.strip_prefix("libbpf: prog '")?.split_once("': ")?;
-    let log = text.split_once("-- BEGIN PROG LOAD LOG --").and_then(|(_, rest)| rest.split_once("-- END PROG LOAD LOG --"));
+    let log = text
+        .split_once("-- BEGIN PROG LOAD LOG --")
+        .and_then(|(_, rest)| rest.split_once("-- END PROG LOAD LOG --"));
     let last = log.and_then(|(log, _)| {
         log.lines().map(str::trim).rfind(|line| {
             !line.is_empty() && !line.starts_with("processed ") && !line.starts_with("libbpf: prog '")

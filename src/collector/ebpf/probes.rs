@@ -39,7 +39,11 @@ pub struct Probe {
     pub doc: &'static str,
 }
 
-const fn program(name: &'static str, tracepoint: &'static str, arguments: &'static [&'static str]) -> Program {
+const fn program(
+    name: &'static str,
+    tracepoint: &'static str,
+    arguments: &'static [&'static str],
+) -> Program {
     Program { name, tracepoint, arguments, used: Use::Always }
 }
 

@@ -33,21 +33,21 @@ const ERRNOS: [u32; 18] = [
 
 /// Block statuses (`include/linux/blk_types.h`) with the errnos that the kernel turns them into; EIO for others.
 const BLOCK_ERRNOS: [(usize, u8); 15] = [
-    (1, 95),   // not supported: EOPNOTSUPP
-    (2, 110),  // timeout: ETIMEDOUT
-    (3, 28),   // no space: ENOSPC
-    (4, 67),   // transport: ENOLINK
-    (5, 121),  // target: EREMOTEIO
-    (6, 52),   // reservation conflict: EBADE
-    (7, 61),   // medium: ENODATA
-    (8, 84),   // protection: EILSEQ
-    (9, 12),   // resource: ENOMEM
-    (10, 5),   // I/O: EIO
-    (12, 11),  // again: EAGAIN
-    (13, 16),  // device resource: EBUSY
-    (16, 19),  // offline: ENODEV
-    (17, 62),  // duration limit: ETIME
-    (19, 22),  // invalid: EINVAL
+    (1, 95),  // not supported: EOPNOTSUPP
+    (2, 110), // timeout: ETIMEDOUT
+    (3, 28),  // no space: ENOSPC
+    (4, 67),  // transport: ENOLINK
+    (5, 121), // target: EREMOTEIO
+    (6, 52),  // reservation conflict: EBADE
+    (7, 61),  // medium: ENODATA
+    (8, 84),  // protection: EILSEQ
+    (9, 12),  // resource: ENOMEM
+    (10, 5),  // I/O: EIO
+    (12, 11), // again: EAGAIN
+    (13, 16), // device resource: EBUSY
+    (16, 19), // offline: ENODEV
+    (17, 62), // duration limit: ETIME
+    (19, 22), // invalid: EINVAL
 ];
 
 fn block_errnos() -> [u8; 32] {
@@ -172,7 +172,8 @@ mod tests {
     #[test]
     fn every_errno_has_its_bit() {
         let bits = errno_bits();
-        let set: Vec<u32> = (0..128).filter(|errno| bits[*errno as usize / 64] >> (errno % 64) & 1 == 1).collect();
+        let set: Vec<u32> =
+            (0..128).filter(|errno| bits[*errno as usize / 64] >> (errno % 64) & 1 == 1).collect();
         assert_eq!(set, ERRNOS);
     }
 }

@@ -121,7 +121,10 @@ mod tests {
     #[test]
     fn refused_programs_show() {
         let mut states = all(&Fate::Wanted);
-        assert_eq!(states.health()["process"], ProbeHealth { state: ProbeState::Attached, reason: String::new() });
+        assert_eq!(
+            states.health()["process"],
+            ProbeHealth { state: ProbeState::Attached, reason: String::new() }
+        );
         assert!(states.refuse("process_exit", "bad access"));
         assert!(!states.refuse("process_exit", "again"), "or a load could be retried for ever");
         assert!(!states.refuse("unknown", "never wanted"));
