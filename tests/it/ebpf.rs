@@ -30,7 +30,12 @@ fn live_every_probe_is_accounted_for() {
     let mut recorder = Recorder::start(&options);
     for probe in PROBES {
         let health = &recorder.loaded.probes[probe.name];
-        assert_eq!(health.state == ProbeState::Attached, health.reason.is_empty(), "{}: {health:?}", probe.name);
+        assert_eq!(
+            health.state == ProbeState::Attached,
+            health.reason.is_empty(),
+            "{}: {health:?}",
+            probe.name
+        );
         assert_ne!(health.state, ProbeState::Refused, "{}: {health:?}", probe.name);
     }
     for name in ["process", "net", "signal", "oom", "errno", "cgroup", "block", "reclaim", "load"] {
@@ -59,7 +64,8 @@ fn live_load_counts_every_call() {
     let events = recorder.stop();
     recorder.assert_closed(&events);
     let own = std::process::id();
-    let calls: Vec<_> = events.iter().filter(|event| event.kind == Kind::Load && event.header.tgid == own).collect();
+    let calls: Vec<_> =
+        events.iter().filter(|event| event.kind == Kind::Load && event.header.tgid == own).collect();
     assert_eq!(calls.len(), 1000);
     for call in calls {
         assert_eq!(call.number("value"), u64::from(own));
@@ -101,7 +107,8 @@ fn live_filters_and_switches() {
     let child = recorder::run("true", &[]);
     net::connect_once();
     let events = recorder.stop();
-    let of_child: Vec<_> = events.iter().filter(|event| event.header.tgid == child).map(|event| event.kind).collect();
+    let of_child: Vec<_> =
+        events.iter().filter(|event| event.header.tgid == child).map(|event| event.kind).collect();
     assert_eq!(of_child, [Kind::ProcessExec]);
     assert!(events.iter().all(|event| event.kind != Kind::TcpConnect || event.number("result_errno") != 0));
     for counter in [Counter::ForksFiltered, Counter::ExitsFiltered, Counter::ConnectsFiltered] {
@@ -129,7 +136,8 @@ fn live_ring_limit_names_the_least() {
 fn unprivileged_load_names_the_capabilities() {
     if rustix::process::geteuid().is_root() {
         let name = "ebpf::unprivileged_load_names_the_capabilities";
-        let nobody = Command::new(std::env::current_exe().unwrap()).args(["--exact", name]).uid(65534).output();
+        let nobody =
+            Command::new(std::env::current_exe().unwrap()).args(["--exact", name]).uid(65534).output();
         match nobody {
             Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
             Err(error) => crate::skipped(name, &format!("nobody cannot run the test: {error}")),

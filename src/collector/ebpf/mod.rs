@@ -15,6 +15,8 @@ mod load;
 mod log;
 mod options;
 mod probes;
+#[cfg(test)]
+mod records;
 mod rings;
 mod settings;
 mod states;

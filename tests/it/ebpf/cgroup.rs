@@ -77,7 +77,11 @@ impl Drop for Group {
 
 fn kinds_of(events: &[Seen], id: u64) -> Vec<Kind> {
     let lives = [Kind::CgroupCreated, Kind::CgroupAttached, Kind::CgroupEmpty, Kind::CgroupRemoved];
-    events.iter().filter(|event| event.header.cgroup == id && lives.contains(&event.kind)).map(|event| event.kind).collect()
+    events
+        .iter()
+        .filter(|event| event.header.cgroup == id && lives.contains(&event.kind))
+        .map(|event| event.kind)
+        .collect()
 }
 
 /// Scenario: a cgroup is made, a process moves in, runs a program and ends, and the cgroup is removed.
@@ -110,15 +114,19 @@ fn live_cgroup_life() {
     let exit = one(&events, Kind::ProcessExit, pid);
     assert_eq!((exit.header.cgroup, exit.number("exit_code")), (id, 3));
     assert_eq!(attached.header.start_ns, exit.header.start_ns);
-    assert_eq!(one(&events, Kind::ProcessFork, pid).header.cgroup, one_of_this_test(&events), "before it moved");
+    assert_eq!(
+        one(&events, Kind::ProcessFork, pid).header.cgroup,
+        one_of_this_test(&events),
+        "before it moved"
+    );
 }
 
 /// The cgroup of this process, by any of its own children before they moved.
 fn one_of_this_test(events: &[Seen]) -> u64 {
     let own = std::process::id();
-    let fork = events.iter().find(|event| {
-        event.kind == Kind::ProcessFork && event.number("parent_pid") == u64::from(own)
-    });
+    let fork = events
+        .iter()
+        .find(|event| event.kind == Kind::ProcessFork && event.number("parent_pid") == u64::from(own));
     fork.expect("this process forked").header.cgroup
 }
 
@@ -141,7 +149,10 @@ fn live_oom_in_a_cgroup() {
 
     let victim = one(&events, Kind::OomVictim, pid);
     assert_eq!((victim.header.cgroup, victim.header.producer % 2), (group.id(), 1));
-    assert_eq!((&*victim.chars("comm"), victim.number("uid"), victim.signed("oom_score_adj")), ("tail", 0, own_adj()));
+    assert_eq!(
+        (&*victim.chars("comm"), victim.number("uid"), victim.signed("oom_score_adj")),
+        ("tail", 0, own_adj())
+    );
     let anon_kib = victim.number("anon_rss_kib");
     assert!((LIMIT / 2048..=LIMIT / 1024 + 1024).contains(&anon_kib), "{anon_kib} KiB");
     assert!(victim.number("total_vm_kib") >= anon_kib);

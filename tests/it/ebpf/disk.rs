@@ -63,7 +63,10 @@ fn live_errnos_of_exhaustion() {
     #[cfg(not(target_arch = "x86_64"))]
     assert_eq!(own.iter().map(|(errno, _)| *errno).collect::<Vec<_>>(), [28, 98]);
     let of_shell = of(&events, Kind::SyscallError, shell);
-    assert!(of_shell.iter().any(|event| event.number("errno") == 24 && event.chars("comm") == "sh"), "{of_shell:?}");
+    assert!(
+        of_shell.iter().any(|event| event.number("errno") == 24 && event.chars("comm") == "sh"),
+        "{of_shell:?}"
+    );
     assert!(of_shell.iter().all(|event| event.header.producer % 2 == 1));
 }
 
@@ -140,7 +143,8 @@ fn live_block_latency() {
         Ok(device) => device,
         Err(reason) => return skipped("live_block_latency", &reason),
     };
-    let read = [&*format!("if={}", device.device), "of=/dev/null", "bs=8k", "skip=3", "count=1", "iflag=direct"];
+    let read =
+        [&*format!("if={}", device.device), "of=/dev/null", "bs=8k", "skip=3", "count=1", "iflag=direct"];
 
     let mut wanted = options(&["block"]);
     wanted.filters.block_latency = Duration::from_nanos(1);
@@ -193,4 +197,69 @@ fn live_block_error() {
         assert_eq!(event.number("errno"), 28, "{event:?}");
         assert!((512..1024).contains(&event.number("sector")) && event.number("bytes") > 0, "{event:?}");
     }
+}
+
+/// A kernel setting, put back at the end.
+struct Setting {
+    path: &'static str,
+    before: String,
+}
+
+impl Setting {
+    fn set(path: &'static str, value: &str) -> std::io::Result<Self> {
+        let before = std::fs::read_to_string(path)?;
+        let setting = Self { path, before };
+        std::fs::write(path, value)?;
+        Ok(setting)
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        let _best_effort = std::fs::write(self.path, self.before.trim());
+    }
+}
+
+/// Scenario: a file system is frozen under a writer, with a watchdog of one second.
+/// Guarantees: the watchdog's finding is an event of the writer, by name, in the urgent lane.
+#[test]
+fn live_hang_of_a_writer() {
+    const NAME: &str = "live_hang_of_a_writer";
+    if !root(NAME) {
+        return;
+    }
+    let watchdog = match Setting::set("/proc/sys/kernel/hung_task_timeout_secs", "1") {
+        Ok(setting) => setting,
+        Err(error) => return skipped(NAME, &format!("no watchdog of hung tasks: {error}")),
+    };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(16 << 20).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let succeeds = |program: &str, arguments: &[&std::ffi::OsStr]| {
+        Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
+    };
+    let (image, mount) = (file.path().as_os_str(), folder.path().as_os_str());
+    let mounted = succeeds("mkfs.ext4", &["-q".as_ref(), image])
+        && succeeds("mount", &["-o".as_ref(), "loop".as_ref(), image, mount]);
+    if !mounted {
+        return skipped(NAME, "an ext4 image cannot be made and mounted");
+    }
+    let mut recorder = Recorder::start(&options(&["hang"]));
+    assert!(succeeds("fsfreeze", &["-f".as_ref(), mount]));
+    let target = folder.path().join("file");
+    let mut writer = Command::new("dd")
+        .args(["if=/dev/zero", &format!("of={}", target.display()), "bs=1", "count=1"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // The watchdog wants to find it asleep twice, a period apart.
+    std::thread::sleep(Duration::from_millis(3500));
+    assert!(succeeds("fsfreeze", &["-u".as_ref(), mount]));
+    writer.wait().unwrap();
+    assert!(succeeds("umount", &[mount]));
+    drop(watchdog);
+    let events = recorder.stop();
+    let hangs = of(&events, Kind::ProcessHang, writer.id());
+    assert!(!hangs.is_empty(), "{events:?}");
+    assert_eq!((hangs[0].chars("comm"), hangs[0].header.producer % 2), ("dd".to_owned(), 1));
 }

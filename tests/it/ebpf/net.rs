@@ -1,7 +1,7 @@
 //! TCP: connects, listeners, resets, retransmits.
 
 use std::io::Read;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with};
@@ -14,7 +14,7 @@ const SYN_SENT: u64 = 2;
 const ESTABLISHED: u64 = 1;
 
 /// A connect that succeeds.
-pub fn connect_once() {
+pub(super) fn connect_once() {
     let listener = TcpListener::bind((LOOPBACK, 0)).unwrap();
     TcpStream::connect(listener.local_addr().unwrap()).unwrap();
 }
@@ -29,56 +29,75 @@ fn with_port<'seen>(events: &'seen [Seen], kind: Kind, slot: &str, port: u16) ->
     events.iter().filter(|event| event.kind == kind && event.number(slot) == u64::from(port)).collect()
 }
 
+/// An address as records have it.
+fn wire(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    }
+}
+
+/// Connects to a listener, closes it, connects again; gives the listener's address, the first connect's port and the events.
+fn connect_twice(loopback: IpAddr) -> std::io::Result<(SocketAddr, u16, Vec<Seen>)> {
+    let mut recorder = Recorder::start(&options(&["net"]));
+    let listener = TcpListener::bind((loopback, 0))?;
+    let address = listener.local_addr()?;
+    let stream = TcpStream::connect(address)?;
+    let from = stream.local_addr()?.port();
+    drop((stream, listener));
+    TcpStream::connect(address).unwrap_err();
+    Ok((address, from, recorder.stop()))
+}
+
 /// Scenario: a listener is connected to, closed, and connected to again, over IPv4 and over IPv6.
 /// Guarantees: listening and its end are events of this process; the first connect has result 0, the second
 /// ECONNREFUSED; the reset that refused it says that nobody listens, with the port, though no process owns it.
 #[test]
 fn live_connect_and_refusal() {
-    if !root("live_connect_and_refusal") {
+    const NAME: &str = "live_connect_and_refusal";
+    if !root(NAME) {
         return;
     }
-    for loopback in [SocketAddr::from((LOOPBACK, 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))] {
-        let mut recorder = Recorder::start(&options(&["net"]));
-        let listener = match TcpListener::bind(loopback) {
-            Ok(listener) => listener,
-            Err(error) => {
-                crate::skipped("live_connect_and_refusal", &format!("no {}: {error}", loopback.ip()));
-                continue;
+    for loopback in [IpAddr::from(LOOPBACK), IpAddr::from(Ipv6Addr::LOCALHOST)] {
+        match connect_twice(loopback) {
+            Ok((address, from, events)) => {
+                let refused_from = assert_connects(&events, address, from);
+                assert_listens(&events, address);
+                assert_refusal(&events, address, refused_from);
             }
-        };
-        let address = listener.local_addr().unwrap();
-        let stream = TcpStream::connect(address).unwrap();
-        let from = stream.local_addr().unwrap().port();
-        drop((stream, listener));
-        TcpStream::connect(address).unwrap_err();
-        let events = recorder.stop();
-
-        let wire = match address.ip() {
-            std::net::IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-            std::net::IpAddr::V6(v6) => v6,
-        };
-        let connects = connects(&events, address.port());
-        let results: Vec<u64> = connects.iter().map(|event| event.number("result_errno")).collect();
-        assert_eq!(results, [0, 111]);
-        for event in &connects {
-            assert_eq!((event.address("source_address"), event.address("destination_address")), (wire, wire));
-            assert!(event.header.start_ns > 0);
-            assert!((1..5_000_000_000).contains(&event.number("duration_ns")));
+            Err(error) => crate::skipped(NAME, &format!("no {loopback}: {error}")),
         }
-        assert_eq!(connects[0].number("source_port"), u64::from(from));
-
-        let listens = with_port(&events, Kind::TcpListen, "port", address.port());
-        let listening: Vec<u64> = listens.iter().map(|event| event.number("listening")).collect();
-        assert_eq!(listening, [1, 0]);
-        assert!(listens.iter().all(|event| event.header.tgid == std::process::id()));
-        assert!(listens.iter().all(|event| event.address("address") == wire));
-
-        let resets = with_port(&events, Kind::TcpResetSent, "source_port", address.port());
-        let refusals: Vec<_> = resets.iter().filter(|event| event.number("reason") == 1).collect();
-        assert_eq!(refusals.len(), 1, "{resets:?}");
-        assert_eq!((refusals[0].address("source_address"), refusals[0].header.tgid), (wire, 0));
-        assert_eq!(refusals[0].number("destination_port"), connects[1].number("source_port"));
     }
+}
+
+/// One connect succeeded, from that port; the other was refused, from the port returned.
+fn assert_connects(events: &[Seen], address: SocketAddr, from: u16) -> u64 {
+    let (connects, ip) = (connects(events, address.port()), wire(address.ip()));
+    let results: Vec<u64> = connects.iter().map(|event| event.number("result_errno")).collect();
+    assert_eq!(results, [0, 111]);
+    for event in &connects {
+        assert_eq!((event.address("source_address"), event.address("destination_address")), (ip, ip));
+        assert!(event.header.start_ns > 0);
+        assert!((1..5_000_000_000).contains(&event.number("duration_ns")));
+    }
+    assert_eq!(connects[0].number("source_port"), u64::from(from));
+    connects[1].number("source_port")
+}
+
+fn assert_listens(events: &[Seen], address: SocketAddr) {
+    let listens = with_port(events, Kind::TcpListen, "port", address.port());
+    let listening: Vec<u64> = listens.iter().map(|event| event.number("listening")).collect();
+    assert_eq!(listening, [1, 0]);
+    assert!(listens.iter().all(|event| event.header.tgid == std::process::id()));
+    assert!(listens.iter().all(|event| event.address("address") == wire(address.ip())));
+}
+
+fn assert_refusal(events: &[Seen], address: SocketAddr, refused_from: u64) {
+    let resets = with_port(events, Kind::TcpResetSent, "source_port", address.port());
+    let refusals: Vec<_> = resets.iter().filter(|event| event.number("reason") == 1).collect();
+    assert_eq!(refusals.len(), 1, "{resets:?}");
+    assert_eq!((refusals[0].address("source_address"), refusals[0].header.tgid), (wire(address.ip()), 0));
+    assert_eq!(refusals[0].number("destination_port"), refused_from);
 }
 
 /// Scenario: one end of a connection closes with unread data, which resets it.
@@ -136,8 +155,10 @@ fn live_connect_without_an_answer() {
     let events = recorder.stop();
     let retransmits = with_port(&events, Kind::TcpRetransmit, "destination_port", address.port());
     assert!(retransmits.iter().any(|event| event.number("state") == SYN_SENT), "{retransmits:?}");
-    let given_up: Vec<_> =
-        connects(&events, address.port()).into_iter().filter(|event| event.number("result_errno") == 125).collect();
+    let given_up: Vec<_> = connects(&events, address.port())
+        .into_iter()
+        .filter(|event| event.number("result_errno") == 125)
+        .collect();
     assert!(!given_up.is_empty());
     assert!(given_up.iter().all(|event| event.number("duration_ns") > 1_000_000_000));
 }

@@ -128,6 +128,7 @@ fn live_long_path_is_cut() {
     let exec = one(&events, Kind::ProcessExec, pid);
     assert_eq!(exec.text, program.to_str().unwrap()[..511]);
     assert_eq!(exec.header.flags, tapio::event::TEXT_CUT);
-    let whole: Vec<_> = events.iter().filter(|event| event.kind == Kind::ProcessExec && event.text.len() < 500).collect();
+    let whole: Vec<_> =
+        events.iter().filter(|event| event.kind == Kind::ProcessExec && event.text.len() < 500).collect();
     assert!(whole.iter().all(|event| event.header.flags == 0));
 }

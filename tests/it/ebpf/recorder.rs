@@ -13,10 +13,10 @@ use crate::skipped;
 
 /// An event out of a ring.
 #[derive(Debug, Clone)]
-pub struct Seen {
-    pub header: Header,
-    pub kind: Kind,
-    pub text: String,
+pub(super) struct Seen {
+    pub(super) header: Header,
+    pub(super) kind: Kind,
+    pub(super) text: String,
     slots: Vec<u64>,
 }
 
@@ -34,23 +34,23 @@ impl Seen {
     }
 
     /// A slot of one word.
-    pub fn number(&self, name: &str) -> u64 {
+    pub(super) fn number(&self, name: &str) -> u64 {
         self.slot(name).0[0]
     }
 
     /// A signed slot.
-    pub fn signed(&self, name: &str) -> i64 {
+    pub(super) fn signed(&self, name: &str) -> i64 {
         assert_eq!(self.slot(name).1, Form::Signed);
         self.number(name).cast_signed()
     }
 
     /// A slot of text.
-    pub fn chars(&self, name: &str) -> String {
+    pub(super) fn chars(&self, name: &str) -> String {
         chars(self.slot(name).0)
     }
 
     /// A slot with an address.
-    pub fn address(&self, name: &str) -> std::net::Ipv6Addr {
+    pub(super) fn address(&self, name: &str) -> std::net::Ipv6Addr {
         let mut bytes = [0; 16];
         for (part, word) in bytes.chunks_mut(8).zip(self.slot(name).0) {
             part.copy_from_slice(&word.to_ne_bytes());
@@ -60,20 +60,20 @@ impl Seen {
 }
 
 /// Probes that run.
-pub struct Recorder {
-    pub loaded: Loaded,
+pub(super) struct Recorder {
+    pub(super) loaded: Loaded,
     since_ns: u64,
 }
 
 impl Recorder {
-    pub fn start(options: &Options) -> Self {
+    pub(super) fn start(options: &Options) -> Self {
         let since_ns = boot_ns();
         let loaded = load(options).unwrap_or_else(|error| panic!("{error}"));
         Self { loaded, since_ns }
     }
 
     /// Detaches and reads everything.
-    pub fn stop(&mut self) -> Vec<Seen> {
+    pub(super) fn stop(&mut self) -> Vec<Seen> {
         self.loaded.detach();
         let until_ns = boot_ns();
         let mut events = Vec::new();
@@ -99,7 +99,7 @@ impl Recorder {
     }
 
     /// Checks that made = read + lost for each CPU and lane, and that the gaps say the same. Returns what was lost.
-    pub fn assert_closed(&self, events: &[Seen]) -> u64 {
+    pub(super) fn assert_closed(&self, events: &[Seen]) -> u64 {
         let mut read: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
         for event in events {
             read.entry(event.header.producer).or_default().push(event.header.sequence);
@@ -113,7 +113,11 @@ impl Recorder {
                 assert_eq!(made, sequences.len() as u64 + lost, "cpu {cpu} {lane:?}");
                 sequences.sort_unstable();
                 sequences.dedup();
-                assert_eq!(made, sequences.len() as u64 + lost, "cpu {cpu} {lane:?}: a sequence number came twice");
+                assert_eq!(
+                    made,
+                    sequences.len() as u64 + lost,
+                    "cpu {cpu} {lane:?}: a sequence number came twice"
+                );
                 assert!(sequences.iter().all(|&sequence| u64::from(sequence) < made));
                 lost_total += lost;
             }
@@ -124,13 +128,13 @@ impl Recorder {
 }
 
 /// Options for these probes and no others.
-pub fn options(probes: &[&str]) -> Options {
+pub(super) fn options(probes: &[&str]) -> Options {
     let off = PROBES.iter().map(|probe| probe.name).filter(|name| !probes.contains(name) && *name != "load");
     Options { probes_off: off.map(str::to_owned).collect(), ..Options::from(&Settings::default()) }
 }
 
 /// Whether this is root; says that the test is skipped where it is not.
-pub fn root(test: &str) -> bool {
+pub(super) fn root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
         skipped(test, "loading BPF programs needs root");
@@ -139,19 +143,19 @@ pub fn root(test: &str) -> bool {
 }
 
 /// Runs a program to its end and returns its pid.
-pub fn run(program: &str, arguments: &[&str]) -> u32 {
+pub(super) fn run(program: &str, arguments: &[&str]) -> u32 {
     let mut child = Command::new(program).args(arguments).spawn().unwrap();
     child.wait().unwrap();
     child.id()
 }
 
 /// The events of one kind that a process owns.
-pub fn of(events: &[Seen], kind: Kind, pid: u32) -> Vec<&Seen> {
+pub(super) fn of(events: &[Seen], kind: Kind, pid: u32) -> Vec<&Seen> {
     events.iter().filter(|event| event.kind == kind && event.header.tgid == pid).collect()
 }
 
 /// The one event of a kind that a process owns.
-pub fn one(events: &[Seen], kind: Kind, pid: u32) -> &Seen {
+pub(super) fn one(events: &[Seen], kind: Kind, pid: u32) -> &Seen {
     let found = of(events, kind, pid);
     assert_eq!(found.len(), 1, "{kind:?} of {pid}: {found:#?}");
     found[0]
