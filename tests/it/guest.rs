@@ -26,7 +26,8 @@ impl Findings {
 
     fn json(&self, name: &str) -> Value {
         let text = self.text(name);
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name} ({error}):\n{text}\n{}", self.log()))
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{name} ({error}):\n{text}\n{}", self.log()))
     }
 
     /// All that was said in the guest, for a failure's message.
@@ -50,7 +51,8 @@ fn missing() -> Option<String> {
     if std::env::var("TAPIO_GUEST").is_ok_and(|value| value == "off") {
         return Some("TAPIO_GUEST=off".into());
     }
-    let starts = |tool: &str| Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
+    let starts =
+        |tool: &str| Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
     if !starts("qemu-system-x86_64") {
         return Some("qemu-system-x86_64 is missing: scripts/setup --tests installs it".into());
     }

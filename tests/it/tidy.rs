@@ -142,7 +142,8 @@ fn the_scripts_can_be_started() {
     use std::os::unix::fs::PermissionsExt;
     for name in ["scripts/setup", "scripts/run", "scripts/test", "scripts/check", ".ci/run"] {
         let path: PathBuf = root().join(name);
-        let mode = std::fs::metadata(&path).unwrap_or_else(|error| panic!("{name}: {error}")).permissions().mode();
+        let mode =
+            std::fs::metadata(&path).unwrap_or_else(|error| panic!("{name}: {error}")).permissions().mode();
         assert_eq!(mode & 0o111, 0o111, "{name} cannot be started");
     }
 }

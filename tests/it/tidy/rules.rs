@@ -79,7 +79,9 @@ pub(super) fn not_ascii(files: &[File]) -> Vec<String> {
 pub(super) fn undocumented(files: &[File]) -> Vec<String> {
     files
         .iter()
-        .filter(|file| file.is_rust() && !file.text.starts_with("//!") && !file.text.starts_with("#![no_main]\n//!"))
+        .filter(|file| {
+            file.is_rust() && !file.text.starts_with("//!") && !file.text.starts_with("#![no_main]\n//!")
+        })
         .map(|file| format!("{}: does not start with //!", file.path))
         .collect()
 }
@@ -176,8 +178,11 @@ pub(super) fn flags_of_help(help: &str) -> BTreeSet<String> {
                 // A short form comes first: `-h, --help`.
                 rest.split_once(", ").map_or(rest, |(_, long)| long)
             });
-            let name: String =
-                line.strip_prefix("--")?.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+            let name: String = line
+                .strip_prefix("--")?
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || *c == '-')
+                .collect();
             (!name.is_empty() && name != "help" && name != "version").then_some(name)
         })
         .collect()
@@ -193,7 +198,8 @@ pub(super) fn undocumented_flags(flags: &BTreeSet<String>, readme: &str) -> Vec<
         })
         .collect();
     let missing = flags.difference(&rows).map(|flag| format!("README has no row for --{flag}"));
-    let surplus = rows.difference(flags).map(|flag| format!("README has a row for --{flag}, which the agent has not"));
+    let surplus =
+        rows.difference(flags).map(|flag| format!("README has a row for --{flag}, which the agent has not"));
     missing.chain(surplus).collect()
 }
 
@@ -211,16 +217,25 @@ mod tests {
     fn each_check_finds_its_fault_and_no_other() {
         type Check = fn(&[File]) -> Vec<String>;
         let long = "x\n".repeat(LINES_MAX + 1);
-        let skeleton = "//! S.\n#![allow(unsafe_code)]\ninclude!(concat!(env!(\"OUT_DIR\"), \"/tapio.skel.rs\"));";
+        let skeleton =
+            "//! S.\n#![allow(unsafe_code)]\ninclude!(concat!(env!(\"OUT_DIR\"), \"/tapio.skel.rs\"));";
         let cases: [(Check, File, File); 9] = [
             (long_files, file("src/a.rs", &long), file("Cargo.lock", &long)),
             (not_ascii, file("README.md", "caf\u{e9}"), file("README.md", "cafe")),
             (undocumented, file("src/a.rs", "fn a() {}"), file("src/a.rs", "//! A.\n")),
             (stray_unsafe, file("src/a.rs", "unsafe { b() }"), file("src/sys/a.rs", "unsafe { b() }")),
             (stray_unsafe, file("src/a.rs", "#![allow(unsafe_code)]"), file("src/b.rs", skeleton)),
-            (stray_queue, file("src/engine/a.rs", "use rtrb::X;"), file("src/engine/queue.rs", "use rtrb::X;")),
+            (
+                stray_queue,
+                file("src/engine/a.rs", "use rtrb::X;"),
+                file("src/engine/queue.rs", "use rtrb::X;"),
+            ),
             (stray_queue, file("src/a.rs", "rtrb::new()"), file("src/a.rs", "// rtrb is elsewhere")),
-            (glob_imports, file("src/a.rs", "use b::*;"), file("src/a.rs", "#[cfg(test)]\nmod t {\nuse super::*;\n}")),
+            (
+                glob_imports,
+                file("src/a.rs", "use b::*;"),
+                file("src/a.rs", "#[cfg(test)]\nmod t {\nuse super::*;\n}"),
+            ),
             (stray_names, file("notes/a.md", ""), file(".ci/run", "")),
         ];
         for (check, bad, good) in cases {
@@ -243,7 +258,8 @@ mod tests {
     #[test]
     fn unbuilt_probes_are_found() {
         let files = ["a", "b", "c"].map(|name| file(&format!("bpf/probes/{name}.bpf.c"), ""));
-        let object = "#include \"probes/a.bpf.c\"\n#include \"probes/c.bpf.c\"\n#include \"probes/c.bpf.c\"\n";
+        let object =
+            "#include \"probes/a.bpf.c\"\n#include \"probes/c.bpf.c\"\n#include \"probes/c.bpf.c\"\n";
         let complaints = unbuilt_probes(&probes(&files), object, &["a", "d"]);
         assert_eq!(complaints.len(), 3, "{complaints:?}");
     }
@@ -255,7 +271,8 @@ mod tests {
         let help = "Options:\n      --server <SERVER>\n          The --server to use\n  -q, --quiet\n  -h, --help\n      --lost";
         let flags = flags_of_help(help);
         assert_eq!(flags, ["lost", "quiet", "server"].map(str::to_owned).into());
-        let readme = "| `--server HOST:PORT` | x |\n| `--quiet` | x |\n| `--gone=X` | x |\n| `other` | --lost |\n";
+        let readme =
+            "| `--server HOST:PORT` | x |\n| `--quiet` | x |\n| `--gone=X` | x |\n| `other` | --lost |\n";
         let complaints = undocumented_flags(&flags, readme);
         assert_eq!(complaints.len(), 2, "{complaints:?}");
         assert!(complaints[0].contains("--lost") && complaints[1].contains("--gone"), "{complaints:?}");

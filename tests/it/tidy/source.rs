@@ -32,7 +32,10 @@ pub(super) fn words(code: &str) -> impl Iterator<Item = &str> {
 
 /// Where `what` starts at or behind `from`; the end where it does not.
 fn find(bytes: &[u8], from: usize, what: &[u8]) -> usize {
-    bytes[from..].windows(what.len()).position(|window| window == what).map_or(bytes.len(), |found| from + found)
+    bytes[from..]
+        .windows(what.len())
+        .position(|window| window == what)
+        .map_or(bytes.len(), |found| from + found)
 }
 
 fn follows_word(bytes: &[u8], at: usize) -> bool {
