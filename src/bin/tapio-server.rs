@@ -1,1 +1,44 @@
-fn main() {}
+//! tapio-server: options, runtime, signals, exit code. Everything else is in [`tapio::server`].
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tapio::server::options::Options;
+use tapio::server::serve::{Bound, ServeError};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), ServeError> {
+    // One thread serves all streams: work per event is a few nanoseconds, and the store has its own thread.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let bound = Bound::new(options).await?;
+        tracing::info!("agents: {}; queries: {}", bound.grpc_address()?, bound.http_address()?);
+        let stop = async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            tracing::info!("stopping: what was received is stored and acked first");
+        };
+        bound.serve(stop).await
+    })
+}

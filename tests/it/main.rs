@@ -15,6 +15,8 @@ mod ebpf;
 mod entity;
 /// The agent on a whole host with another kernel, emulated.
 mod guest;
+/// tapio-server, from outside.
+mod server;
 /// What the compiler and clippy do not check about the repository.
 mod tidy;
 

@@ -1,0 +1,234 @@
+//! The server as a whole: what it is made of, and how it starts and stops.
+//!
+//! Stopping has an order: no new connections, streams stop reading, what was read is stored and acked,
+//! streams end, then the store closes.
+//!
+//! Invariants:
+//! - Both ports are bound and the store is open before anything is served.
+//! - Queries run on a thread of their own: they slow no stream down.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use super::codec::CollectorService;
+use super::ingest::Ingest;
+use super::options::{Options, OptionsError, StoreKind};
+use super::store::Store;
+use super::{http, tls};
+
+/// The largest frame that a peer may send: fewer, larger frames halve the sender's cost.
+const FRAME_BYTES: u32 = 1 << 20;
+
+/// What a stream and a connection may send ahead.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Streams that one connection may open; an agent needs one.
+const STREAMS_PER_CONNECTION: u32 = 16;
+
+/// How long a peer that says nothing is kept.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
+const KEEPALIVE_MAX: Duration = Duration::from_secs(20);
+
+/// How long stopping may take.
+const STOP_MAX: Duration = Duration::from_secs(5);
+
+/// Why the server does not run. Stop; the exit code says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The options do not fit together.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// A port cannot be bound.
+    #[error("cannot listen on {address} (--{flag}): {error}{hint}")]
+    Listen {
+        /// Which flag.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel says.
+        error: std::io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A certificate, key or CA file is no good.
+    #[error("{}: {what}", path.display())]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The operating system refuses a thread, a signal handler or a runtime.
+    #[error("cannot start: {0}")]
+    Start(#[from] std::io::Error),
+    /// gRPC failed as a whole.
+    #[error("the gRPC server failed: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+}
+
+impl ServeError {
+    /// The exit code of the process.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+        match self {
+            Self::Options(_) | Self::Tls { .. } => 78,
+            Self::Listen { error, .. } if denied(error) => 77,
+            Self::Listen { .. } | Self::Start(_) | Self::Grpc(_) => 1,
+        }
+    }
+}
+
+async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "; is another tapio-server running? Stop it or give another port"
+            }
+            std::io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+            _ => "",
+        };
+        ServeError::Listen { flag, address, error, hint }
+    })
+}
+
+/// A server that listens, not yet serving.
+#[derive(Debug)]
+pub struct Bound {
+    grpc: TcpListener,
+    http: TcpListener,
+    tls: Option<tls::Identity>,
+    ingest: Arc<Ingest>,
+    stop: watch::Sender<bool>,
+}
+
+impl Bound {
+    /// Checks the options, binds the ports and opens the store.
+    ///
+    /// # Errors
+    /// [`ServeError`] says what is in the way.
+    pub async fn new(options: &Options) -> Result<Self, ServeError> {
+        options.check()?;
+        let tls = tls::Identity::load(options)?;
+        let grpc = bind("grpc-listen", options.grpc_listen).await?;
+        let http = bind("http-listen", options.http_listen).await?;
+        let store = match options.store {
+            StoreKind::Null | StoreKind::Segments => Store::null(),
+        };
+        let (stop, stopping) = watch::channel(false);
+        let ingest = Arc::new(Ingest::new(store, stopping));
+        Ok(Self { grpc, http, tls, ingest, stop })
+    }
+
+    /// Where agents connect.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn grpc_address(&self) -> std::io::Result<SocketAddr> {
+        self.grpc.local_addr()
+    }
+
+    /// Where queries go.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn http_address(&self) -> std::io::Result<SocketAddr> {
+        self.http.local_addr()
+    }
+
+    /// What it serves.
+    #[must_use]
+    pub fn ingest(&self) -> &Arc<Ingest> {
+        &self.ingest
+    }
+
+    /// Serves until `stop` ends, then stops in order.
+    ///
+    /// # Errors
+    /// [`ServeError`] when serving fails as a whole.
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+        let Self { grpc, http, tls, ingest, stop: stopping } = self;
+        let http_thread = http::start(http, tls.as_ref(), &ingest, stopping.subscribe())?;
+        let mut router = builder(tls.as_ref())?;
+        let (health, reflection) = (health(&ingest), reflection());
+        let mut ended = stopping.subscribe();
+        let serving = router
+            .add_service(CollectorService::new(Arc::clone(&ingest)))
+            .add_service(health.await)
+            .add_optional_service(reflection)
+            .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), async move {
+                let _sender_gone = ended.wait_for(|&stopping| stopping).await;
+            });
+        tokio::pin!(serving);
+        let served = tokio::select! {
+            served = &mut serving => served,
+            () = stop => {
+                stopping.send_replace(true);
+                match tokio::time::timeout(STOP_MAX, &mut serving).await {
+                    Ok(served) => served,
+                    Err(_) => {
+                        tracing::warn!("streams were still open {STOP_MAX:?} after the stop; they are cut, what was acked is stored");
+                        Ok(())
+                    }
+                }
+            }
+        };
+        stopping.send_replace(true);
+        http_thread.join();
+        Ok(served?)
+    }
+}
+
+fn builder(tls: Option<&tls::Identity>) -> Result<Server, ServeError> {
+    let server = Server::builder()
+        .max_frame_size(FRAME_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .http2_max_header_list_size(16 << 10)
+        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
+        .http2_keepalive_timeout(Some(KEEPALIVE_MAX));
+    match tls {
+        Some(identity) => Ok(server.tls_config(identity.grpc())?),
+        None => Ok(server),
+    }
+}
+
+/// The standard health service: serving while the store can store.
+async fn health(
+    ingest: &Ingest,
+) -> tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health> {
+    let (reporter, service) = tonic_health::server::health_reporter();
+    let mut stalled = ingest.store().stalled();
+    reporter.set_serving::<CollectorService>().await;
+    tokio::spawn(async move {
+        while stalled.changed().await.is_ok() {
+            let serving = stalled.borrow_and_update().is_empty();
+            if serving {
+                reporter.set_serving::<CollectorService>().await;
+            } else {
+                reporter.set_not_serving::<CollectorService>().await;
+            }
+        }
+    });
+    service
+}
+
+/// The reflection service, from the descriptors as written.
+fn reflection() -> Option<
+    tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,
+> {
+    let service = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(crate::proto::DESCRIPTOR)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1();
+    service.inspect_err(|error| tracing::warn!("no gRPC reflection: {error}")).ok()
+}

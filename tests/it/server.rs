@@ -1,0 +1,4 @@
+//! tapio-server from outside: a gRPC client, a TCP socket, the program itself.
+
+mod client;
+mod ingest;
