@@ -1,7 +1,7 @@
 //! The tests that look at the whole: one binary, one module per room.
 //!
 //! A test that cannot run on this machine calls [`skipped`] and returns; `scripts/test` counts it.
-//! Tests whose name starts with `live` need root and this machine's kernel; `scripts/test` runs them alone.
+//! Tests whose name starts with `live_` need root and this machine's kernel; `scripts/test` runs them alone.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -112,7 +112,9 @@ fn kinds_have_one_number_each() {
     let words = rules::numbers(rules::block(&header, "enum tapio_slot_words {"), "TAPIO_");
     let expected: BTreeMap<String, u32> = tapio::event::KINDS
         .iter()
-        .map(|info| (format!("{}_WORDS", info.name.to_uppercase()), u32::try_from(info.slot_words()).unwrap()))
+        .map(|info| {
+            (format!("{}_WORDS", info.name.to_uppercase()), u32::try_from(info.slot_words()).unwrap())
+        })
         .collect();
     assert_eq!(words, expected, "enum tapio_slot_words of bpf/lib/event.h against the slots of KINDS");
 }
@@ -127,7 +129,8 @@ fn every_probe_is_built() {
     let kinds: Vec<&str> = tapio::event::KINDS.iter().map(|info| info.probe).collect();
     clean(&rules::unbuilt_probes(&probes, &object, &kinds));
 
-    let table: BTreeSet<String> = tapio::collector::ebpf::PROBES.iter().map(|probe| probe.name.to_owned()).collect();
+    let table: BTreeSet<String> =
+        tapio::collector::ebpf::PROBES.iter().map(|probe| probe.name.to_owned()).collect();
     assert_eq!(table, probes, "PROBES against bpf/probes");
     let readme = read("README.md").unwrap();
     let rows = rules::rows(rules::block(&readme, "| probe | events |"));

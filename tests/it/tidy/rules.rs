@@ -294,8 +294,8 @@ mod tests {
         let help = "Options:\n      --server <SERVER>\n          The --server to use\n  -q, --quiet\n  -h, --help\n      --lost";
         let flags = flags_of_help(help);
         assert_eq!(flags, ["lost", "quiet", "server"].map(str::to_owned).into());
-        let readme =
-            "| `--server HOST:PORT` | x |\n| `--quiet` | x |\n| `--gone=X` | x |\n| `other` | --lost |\n";
+        let readme = "| `--lost` | elsewhere |\n\n| flag | default | meaning |\n|---|---|---|\n\
+            | `--server HOST:PORT` | x | x |\n| `--quiet` | x | x |\n| `--gone=X` | x | x |\n| `other` | --lost | x |\n";
         let complaints = undocumented_flags(&flags, readme);
         assert_eq!(complaints.len(), 2, "{complaints:?}");
         assert!(complaints[0].contains("--lost") && complaints[1].contains("--gone"), "{complaints:?}");
