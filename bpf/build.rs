@@ -1,4 +1,4 @@
-//! Compiles the BPF object and generates the protobuf types. The only place with clang flags.
+//! Compiles the BPF objects and generates the protobuf types. The only place with clang flags.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -15,11 +15,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
 
     println!("cargo:rerun-if-changed=bpf");
-    SkeletonBuilder::new()
-        .source("bpf/tapio.bpf.c")
-        .clang_args(["-Ibpf", "-Wall", "-Werror", "-mcpu=v3"])
-        .obj(out.join("tapio.bpf.o"))
-        .build()?;
+    // The agent's probes, and what the harness compares their rings with.
+    for name in ["tapio.bpf", "baseline.bpf"] {
+        SkeletonBuilder::new()
+            .source(format!("bpf/{name}.c"))
+            .clang_args(["-Ibpf", "-Wall", "-Werror", "-mcpu=v3"])
+            .obj(out.join(format!("{name}.o")))
+            .build()?;
+    }
 
     println!("cargo:rerun-if-changed=proto");
     let mut files = protox::compile(["tapio/v1/collector.proto", "tapio/v1/event.proto"], ["proto"])?;

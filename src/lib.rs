@@ -11,6 +11,7 @@ pub mod entity;
 pub mod event;
 pub mod health;
 pub mod ledger;
+pub mod load;
 pub mod server;
 pub mod sys;
 

@@ -1,0 +1,282 @@
+//! The table of figures: what each is called, what it should cost, and how it is measured.
+
+use super::legs::{self, Baseline, LoadLeg};
+use super::line::{Head, Line};
+use super::programs::Program;
+use super::report::{Measure, Report};
+use super::rounds::{self, Rounds};
+use super::{Rig, slowdown};
+use crate::load::LoadError;
+
+/// How a figure is measured.
+#[derive(Debug, Clone, Copy)]
+enum How {
+    /// The agent under a load.
+    Load(LoadLeg, Measure),
+    /// The same in turns with something else.
+    Against(LoadLeg, Measure, Baseline),
+    /// The server with its disk, beside the disk alone.
+    Disk(LoadLeg),
+    /// The agent with nothing to do.
+    Idle(Measure),
+    /// An observed program.
+    Real(Program),
+    /// The worst observed program.
+    Worst,
+}
+
+/// A figure.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Figure {
+    pub(super) head: Head,
+    /// What it tells, for `--list`.
+    pub(super) about: &'static str,
+    how: How,
+}
+
+const fn load(rate: u64, seconds: u64) -> LoadLeg {
+    LoadLeg { rate, seconds, low_latency: false, durable: false }
+}
+
+const MILLION: LoadLeg = load(1_000_000, 10);
+const TWO_MILLION: LoadLeg = load(2_000_000, 60);
+
+const fn figure(
+    name: &'static str,
+    unit: &'static str,
+    goal: Option<f64>,
+    how: How,
+    about: &'static str,
+) -> Figure {
+    Figure { head: Head { name, unit, goal }, about, how }
+}
+
+/// Every figure, in the order in which they are measured.
+pub(super) const FIGURES: &[Figure] = &[
+    figure(
+        "agent_cpu_us_per_event",
+        "us",
+        Some(0.12),
+        How::Against(MILLION, Measure::AgentUs, Baseline::Otlp),
+        "CPU of the agent an event, kernel to acked, 1 M/s, against OTLP rows",
+    ),
+    figure(
+        "agent_cpu_vs_ring",
+        "us",
+        Some(0.12),
+        How::Against(MILLION, Measure::AgentUs, Baseline::Ring),
+        "the same, against libbpf's default ring that only counts",
+    ),
+    figure(
+        "agent_cpu_vs_bpftrace",
+        "us",
+        Some(0.12),
+        How::Against(MILLION, Measure::AgentUs, Baseline::Bpftrace),
+        "the same, against bpftrace printf",
+    ),
+    figure(
+        "server_cpu_null",
+        "us",
+        Some(0.08),
+        How::Load(MILLION, Measure::ServerUs),
+        "CPU of the server an event: decode, check sequences, ack",
+    ),
+    figure(
+        "server_cpu_durable",
+        "us",
+        Some(0.15),
+        How::Disk(LoadLeg { durable: true, ..MILLION }),
+        "the same, written and synced, beside the disk alone",
+    ),
+    figure(
+        "sustained_2m",
+        "core",
+        Some(0.25),
+        How::Load(TWO_MILLION, Measure::AgentCore),
+        "cores of the agent at 2 M/s for 60 s with nothing lost",
+    ),
+    figure(
+        "core_at_165k",
+        "core",
+        Some(0.04),
+        How::Load(load(165_000, 10), Measure::AgentCore),
+        "cores of the agent at 165 k/s",
+    ),
+    figure(
+        "slowdown_worst",
+        "x",
+        Some(2.1),
+        How::Worst,
+        "a loop of getpgid with one event a call, against libbpf's default ring",
+    ),
+    figure(
+        "slowdown_nginx",
+        "pct",
+        Some(1.0),
+        How::Real(Program::Nginx),
+        "nginx under wrk, kept connections",
+    ),
+    figure(
+        "slowdown_nginx_connections",
+        "pct",
+        Some(1.0),
+        How::Real(Program::NginxConnections),
+        "nginx under wrk, a connection for each request",
+    ),
+    figure("slowdown_redis", "pct", Some(1.0), How::Real(Program::Redis), "redis under redis-benchmark"),
+    figure("slowdown_forkexec", "pct", Some(1.0), How::Real(Program::ForkExec), "a fork/exec storm"),
+    figure(
+        "latency_p50_1m",
+        "us",
+        Some(500.0),
+        How::Load(MILLION, Measure::LatencyP50),
+        "ring to batch at 1 M/s, median",
+    ),
+    figure(
+        "latency_p50_1m_low",
+        "us",
+        Some(100.0),
+        How::Load(LoadLeg { low_latency: true, ..MILLION }, Measure::LatencyP50),
+        "the same with --latency low",
+    ),
+    figure(
+        "latency_p50_10k",
+        "us",
+        Some(15.0),
+        How::Load(load(10_000, 10), Measure::LatencyP50),
+        "ring to batch at 10 k/s, median",
+    ),
+    figure(
+        "memory_idle",
+        "MiB",
+        Some(24.0),
+        How::Idle(Measure::PeakMib),
+        "peak resident memory with nothing to do",
+    ),
+    figure(
+        "memory_full",
+        "MiB",
+        Some(64.0),
+        How::Load(TWO_MILLION, Measure::PeakMib),
+        "peak resident memory at 2 M/s, 32 MiB of rings",
+    ),
+    figure(
+        "idle_cpu",
+        "pct",
+        Some(0.3),
+        How::Idle(Measure::IdlePct),
+        "CPU with nothing to do, percent of a core",
+    ),
+];
+
+/// Runs that more than one figure reads, kept so that they are made once.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    loads: Vec<(LoadLeg, Rounds)>,
+    idle: Option<Rounds>,
+}
+
+impl Cache {
+    fn load(&mut self, rig: &Rig, leg: LoadLeg) -> Result<&Rounds, LoadError> {
+        let known = self.loads.iter().position(|(known, _)| *known == leg);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                // A minute is its own median: it holds more turns than seven runs of ten seconds.
+                let runs = if leg.seconds >= 60 { 1 } else { rig.runs(7) };
+                let rounds = rounds::run(1, runs, |_| legs::agent(rig, leg))?;
+                self.loads.push((leg, rounds));
+                self.loads.len() - 1
+            }
+        };
+        Ok(&self.loads[index].1)
+    }
+
+    fn idle(&mut self, rig: &Rig) -> Result<&Rounds, LoadError> {
+        if self.idle.is_none() {
+            self.idle = Some(rounds::run(1, 1, |_| legs::idle(rig))?);
+        }
+        self.idle.as_ref().ok_or_else(|| LoadError::process("idle", "was not measured"))
+    }
+}
+
+fn values(reports: &[&Report], measure: Measure) -> Vec<f64> {
+    reports.iter().filter_map(|report| report.get(measure)).collect()
+}
+
+fn plain(head: Head, rounds: &Rounds, measure: Measure) -> Line {
+    let reports = rounds.side(0);
+    Line::new(head, &values(&reports, measure), &reports, rounds.clean).with_details(&reports, "")
+}
+
+/// Measures one figure.
+pub(super) fn measure(rig: &Rig, cache: &mut Cache, figure: &Figure) -> Result<Line, LoadError> {
+    let head = figure.head;
+    match figure.how {
+        How::Load(leg, measure) => Ok(plain(head, cache.load(rig, leg)?, measure)),
+        How::Idle(measure) => Ok(plain(head, cache.idle(rig)?, measure)),
+        How::Disk(leg) => {
+            let rounds = cache.load(rig, leg)?;
+            let reports = rounds.side(0);
+            let (server, disk) = (values(&reports, Measure::ServerUs), values(&reports, Measure::DiskUs));
+            let ratios: Vec<f64> = server.iter().zip(&disk).map(|(server, disk)| disk / server).collect();
+            Ok(plain(head, rounds, Measure::ServerUs).against("write and fdatasync alone", &disk, &ratios))
+        }
+        How::Against(leg, measure, baseline) => against(rig, cache, head, (leg, measure, baseline)),
+        How::Real(program) => slowdown::real(rig, head, program),
+        How::Worst => slowdown::worst(rig, head),
+    }
+}
+
+fn against(
+    rig: &Rig,
+    cache: &mut Cache,
+    head: Head,
+    (leg, measure, baseline): (LoadLeg, Measure, Baseline),
+) -> Result<Line, LoadError> {
+    let rounds = rounds::run(2, rig.runs(7), |side| match side {
+        0 => legs::agent(rig, leg),
+        _ => legs::baseline(rig, baseline, leg.rate, leg.seconds),
+    })?;
+    let (agent, other) = (rounds.side(0), rounds.side(1));
+    let (own, others) = (values(&agent, measure), values(&other, measure));
+    let ratios: Vec<f64> = own.iter().zip(&others).map(|(own, other)| other / own).collect();
+    let all: Vec<&Report> = agent.iter().chain(&other).copied().collect();
+    let line = Line::new(head, &own, &all, rounds.clean)
+        .against(baseline.name(), &others, &ratios)
+        .with_details(&agent, "")
+        .with_details(&other, "baseline_");
+    // The agent's half of the pairs is a series of its own for the figures that need no baseline.
+    if !cache.loads.iter().any(|(known, _)| *known == leg) {
+        let reports = rounds
+            .reports
+            .into_iter()
+            .map(|mut round| {
+                round.truncate(1);
+                round
+            })
+            .collect();
+        cache.loads.push((leg, Rounds { reports, clean: rounds.clean }));
+    }
+    Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: the table of figures.
+    /// Guarantees: names are unique, snake_case, and every figure has a goal above zero.
+    #[test]
+    fn names_are_unique() {
+        for (index, figure) in FIGURES.iter().enumerate() {
+            let name = figure.head.name;
+            assert!(
+                name.chars()
+                    .all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_')
+            );
+            assert!(FIGURES[..index].iter().all(|other| other.head.name != name), "{name} twice");
+            assert!(figure.head.goal.is_some_and(|goal| goal > 0.0), "{name}");
+        }
+    }
+}

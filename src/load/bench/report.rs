@@ -1,0 +1,95 @@
+//! What one run left: its measures, its losses and its control.
+
+use crate::load::control::Control;
+
+macro_rules! measures {
+    ($( $(#[doc = $doc:literal])+ $variant:ident = $name:literal ),+ $(,)?) => {
+        /// Something a run measures.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub(super) enum Measure { $( $(#[doc = $doc])+ $variant ),+ }
+
+        impl Measure {
+            /// All of them.
+            pub(super) const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
+
+            /// The name in `detail`.
+            pub(super) const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+        }
+    };
+}
+
+measures! {
+    /// CPU time of the agent, or of the baseline in its place, for one delivered event.
+    AgentUs = "agent_us_per_event",
+    /// Cores that it used while the load lasted.
+    AgentCore = "agent_core",
+    /// CPU time of the server for one delivered event.
+    ServerUs = "server_us_per_event",
+    /// Calls a second that the generator reached.
+    Rate = "rate_per_s",
+    /// CPU time of the generator a call, the probe's work included.
+    GeneratorUs = "generator_us_per_call",
+    /// The longest pause that the generator saw.
+    GeneratorGapMs = "generator_gap_ms",
+    /// Events delivered that the generator did not make: the rest of the machine.
+    OtherEvents = "other_events",
+    /// Lost, of those made.
+    LostPct = "lost_pct",
+    /// Ring to batch, median.
+    LatencyP50 = "latency_p50_us",
+    /// Ring to batch.
+    LatencyP90 = "latency_p90_us",
+    /// Ring to batch; what the host does decides it.
+    LatencyP99 = "latency_p99_us",
+    /// The agent's peak resident memory.
+    PeakMib = "peak_rss_mib",
+    /// Its resident memory at the end, pages that are mapped twice counted once.
+    PssMib = "pss_mib",
+    /// CPU used while nothing was asked of it, percent of a core.
+    IdlePct = "idle_cpu_pct",
+    /// Bytes on the server's disk an event.
+    DiskBytes = "disk_bytes_per_event",
+    /// What the disk alone reaches with writes of the same size, synced.
+    DiskEvents = "disk_limit_events_per_s",
+    /// CPU time of those writes alone, for the bytes of one event.
+    DiskUs = "disk_us_per_event",
+    /// Operations a second of an observed program.
+    Operations = "operations_per_s",
+    /// CPU time of an observed program for one operation.
+    OperationUs = "cpu_us_per_operation",
+}
+
+/// What one run left.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Report {
+    /// Beside it.
+    pub(super) control: Control,
+    /// Events lost and counted.
+    pub(super) lost: u64,
+    /// Why the ledger did not close, if it did not.
+    pub(super) ledger: Option<String>,
+    /// Why the run does not count although the machine was good, if so.
+    pub(super) shortfall: Option<String>,
+    measures: Vec<(Measure, f64)>,
+}
+
+impl Report {
+    pub(super) fn new(control: Control) -> Self {
+        Self { control, ..Self::default() }
+    }
+
+    pub(super) fn put(&mut self, measure: Measure, value: f64) {
+        self.measures.push((measure, value));
+    }
+
+    pub(super) fn get(&self, measure: Measure) -> Option<f64> {
+        self.measures.iter().find(|(name, _)| *name == measure).map(|&(_, value)| value)
+    }
+
+    /// Whether it counts.
+    pub(super) fn clean(&self) -> bool {
+        !self.control.void() && self.shortfall.is_none()
+    }
+}
