@@ -177,6 +177,7 @@ fn hello(host: &Host) -> Hello {
 fn split(loaded: Loaded) -> (Rings, Attached) {
     let words = Arc::clone(&loaded.cpus);
     let (bulk, urgent, attached) = loaded.split();
+    let bulk = bulk.into_iter().map(|(cpu, ring)| (cpu as usize, ring)).collect();
     let awake = move |cpus: &[usize]| -> Box<dyn drain::Awake> {
         Box::new(AwakeWords { words: Arc::clone(&words), cpus: cpus.to_vec() })
     };

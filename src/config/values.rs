@@ -88,7 +88,7 @@ pub(super) fn bytes(text: &str, least: u64, most: u64) -> Read<u64> {
 /// The text of a size: with the largest binary unit that leaves a whole number.
 pub(super) fn written_bytes(bytes: u64) -> String {
     let unit = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)].into_iter();
-    let mut fitting = unit.filter(|(_, size)| bytes > 0 && bytes % size == 0);
+    let mut fitting = unit.filter(|(_, size)| bytes > 0 && bytes.is_multiple_of(*size));
     fitting.next().map_or_else(|| bytes.to_string(), |(name, size)| format!("{}{name}", bytes / size))
 }
 

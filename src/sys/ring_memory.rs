@@ -15,7 +15,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 /// A mapped ring. The data is mapped once, not twice as the kernel would allow: resident memory is
 /// half, and the one record that wraps is put together by the reader.
 #[derive(Debug)]
-pub(super) struct RingMemory {
+pub(crate) struct RingMemory {
     consumer: Mapping,
     /// The producer's page, then the data.
     producer: Mapping,

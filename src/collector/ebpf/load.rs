@@ -114,7 +114,7 @@ impl std::fmt::Debug for Attached {
 impl Loaded {
     /// Parts what is read (the bulk rings and the urgent one) from what keeps the programs attached.
     #[must_use]
-    pub fn split(self) -> (Vec<(usize, Ring)>, Ring, Attached) {
+    pub fn split(self) -> (Vec<(u32, Ring)>, Ring, Attached) {
         (self.bulk, self.urgent, Attached { links: self.links })
     }
 
