@@ -11,6 +11,8 @@
 
 /// The kernel probes, on this kernel.
 mod ebpf;
+/// The stream against servers that misbehave.
+mod egress;
 /// Identity against this machine's cgroups and processes.
 mod entity;
 /// The agent on a whole host with another kernel, emulated.
