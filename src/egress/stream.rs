@@ -43,6 +43,9 @@ const LEDGER_EVERY: Duration = Duration::from_secs(2);
 /// How long the server may take to end the stream after the agent did.
 const CLOSE_MAX: Duration = Duration::from_millis(500);
 
+/// How long shards may take to seal their last batches after the deadline.
+const LAST_BATCHES_MAX: Duration = Duration::from_secs(2);
+
 /// Largest message from the server that is accepted: acks are tiny, the server is not trusted.
 const RESPONSE_BYTES_MAX: usize = 64 << 10;
 
@@ -174,10 +177,21 @@ impl Stream {
             }
             pause = (pause * 2).min(RETRY_MAX);
         }
-        self.absorb();
-        let dropped = self.window.abandon();
-        self.drop_events(Dropped::ShutdownDeadline, &dropped);
-        self.update_report();
+        // The shards may still be sealing their last batches: those count as dropped too.
+        let until = Instant::now() + LAST_BATCHES_MAX;
+        loop {
+            self.absorb();
+            let dropped = self.window.abandon();
+            self.drop_events(Dropped::ShutdownDeadline, &dropped);
+            self.update_report();
+            if self.over().is_some() || Instant::now() >= until {
+                return;
+            }
+            let woken = tokio::time::timeout(Duration::from_millis(10), self.parts.wake.notified());
+            if woken.await.is_err() {
+                tracing::trace!("a shard is not gone yet");
+            }
+        }
     }
 
     /// Says that the connection is gone; true when it had been good.

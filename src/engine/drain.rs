@@ -288,8 +288,7 @@ impl Worker for Drain {
             let now_ns = clock::boot_ns();
             let taken = self.pass(now_ns);
             if stop && self.is_empty() {
-                // The queues' ends go with the ports, which tells the shards that this was all.
-                self.scatter.ports.clear();
+                self.scatter.leave();
                 return;
             }
             self.wait(now_ns, taken);
@@ -344,6 +343,15 @@ impl Scatter {
     fn reject(&mut self) -> ControlFlow<()> {
         self.malformed += 1;
         ControlFlow::Continue(())
+    }
+
+    /// Lets go of the queues' ends, and wakes the shards to see that this was all.
+    fn leave(&mut self) {
+        for port in self.ports.drain(..) {
+            let thread = port.port.thread.clone();
+            drop(port);
+            thread.unpark();
+        }
     }
 
     /// Counts records that are too long to be events.

@@ -1,8 +1,9 @@
-//! The whole path on one thread, in random order: drain, shard and window take turns as a schedule says.
+//! The whole path: on one thread in random order, as a schedule says; and on its threads with a fault.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::Thread;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use tokio::sync::Notify;
@@ -12,13 +13,15 @@ use super::drain::{self, Awake, Drain, ShardPort};
 use super::queue::{self, BatchReceiver, QueueCounters};
 use super::shard::{Input, Output, Shard, ShardReport};
 use super::worker::Worker;
-use super::{Lane, Live, shard};
+use super::{Lane, Live, Shared, shard};
 use crate::config::Settings;
 use crate::egress::batch::Sealed;
 use crate::egress::window::{Settled, Window};
 use crate::entity::{CgroupLookup, EntityTable};
-use crate::event::{Event, Header, Kind, Source};
-use crate::ledger::{Dropped, Ledger};
+use crate::event::{Event, Header, Kind, Source, mix};
+use crate::health::Health;
+use crate::ledger::{Dropped, Ledger, Shed};
+use crate::proto::{Hello, LedgerReport};
 use crate::sys::ring::testing::{HeapProducer, ring};
 
 /// What may happen next.
@@ -78,6 +81,24 @@ impl CgroupLookup for NoHost {
 }
 
 type Inspect = Box<dyn FnMut(&Event<'_>) + Send>;
+
+fn event(time_ns: u64, cgroup: u64, sequence: u32, urgent: bool) -> [u64; 7] {
+    let mut words = [0_u64; 7];
+    let header = Header {
+        time_ns,
+        cgroup,
+        start_ns: 1,
+        tgid: 7,
+        sequence,
+        kind: Kind::Load as u16,
+        words: 7,
+        producer: u16::from(urgent),
+        source: Source::Ebpf as u8,
+        flags: 0,
+    };
+    words.as_mut_bytes()[..size_of::<Header>()].copy_from_slice(header.as_bytes());
+    words
+}
 
 /// The path, and what the kernel would count.
 struct World {
@@ -170,20 +191,7 @@ impl World {
     fn produce(&mut self, events: u8, cgroup: u8, urgent: bool) {
         let lane = usize::from(urgent);
         for _ in 0..events {
-            let mut words = [0_u64; 7];
-            let header = Header {
-                time_ns: self.now_ns,
-                cgroup: u64::from(cgroup),
-                start_ns: 1,
-                tgid: 7,
-                sequence: self.sequences[lane],
-                kind: Kind::Load as u16,
-                words: 7,
-                producer: u16::from(urgent),
-                source: Source::Ebpf as u8,
-                flags: 0,
-            };
-            words.as_mut_bytes()[..40].copy_from_slice(header.as_bytes());
+            let words = event(self.now_ns, cgroup.into(), self.sequences[lane], urgent);
             self.sequences[lane] += 1;
             self.produced += 1;
             match self.producers[lane].reserve(7) {
@@ -320,4 +328,68 @@ proptest! {
         world.finish();
         world.check(true)?;
     }
+}
+
+/// Scenario: the threads run, one of two shards panics at one event, with events of both before and behind it.
+/// Guarantees: it is replaced and counted; the other shard loses nothing, itself at most what it held; the ledger closes.
+#[test]
+fn a_panicking_shard_costs_the_others_nothing() {
+    const EVENTS: u32 = 2000;
+    let (bulk, producer) = ring(1 << 15);
+    let (urgent, _urgent_producer) = ring(1 << 9);
+    let settings = Settings { shards: 2, server: "127.0.0.1:1".into(), ..Settings::default() };
+    let shared = Shared {
+        live: Arc::new(Live::from_pointee(settings)),
+        ledger: Arc::new(Ledger::default()),
+        health: Arc::new(Health::default()),
+    };
+    // Two cgroups of different shards: the first of the other one after cgroup 2.
+    let shard_of = |cgroup: u64| mix(cgroup) % 2;
+    let other = (3..).find(|&cgroup| shard_of(cgroup) != shard_of(2)).unwrap_or(0);
+    let seen = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+    let poison = u64::from(EVENTS / 2);
+    let inspect = {
+        let seen = Arc::clone(&seen);
+        move || -> Inspect {
+            let seen = Arc::clone(&seen);
+            Box::new(move |event: &Event<'_>| {
+                assert_ne!(event.header().time_ns, poison, "injected");
+                seen[usize::from(event.header().cgroup != 2)].fetch_add(1, Ordering::Relaxed);
+            })
+        }
+    };
+    let engine = super::start(
+        &shared,
+        super::Parts {
+            rings: Some(super::Rings {
+                bulk: vec![(0, bulk)],
+                urgent,
+                awake: Box::new(|_| Box::new(NeverAwake)),
+            }),
+            hello: Hello::default(),
+            entities: Box::new(|| EntityTable::new([7; 16], 64, Box::new(NoHost))),
+            inspect: Box::new(inspect),
+            ledger_report: Box::new(|_| LedgerReport::default()),
+        },
+    )
+    .expect("threads");
+    for sequence in 0..EVENTS {
+        let cgroup = if sequence % 2 == 0 { 2 } else { other };
+        let at = producer.reserve(7).expect("a ring for all of them");
+        producer.commit(at, &event(sequence.into(), cgroup, sequence, false), 0);
+    }
+    assert_eq!(engine.stop(Duration::from_millis(200)), super::Stopped::InOrder);
+    let row = shared.ledger.source(Source::Ebpf);
+    let shed = row.shed[Shed::WorkerPanic as usize].load(Ordering::Relaxed);
+    let enriched = row.enriched.load(Ordering::Relaxed);
+    assert_eq!(shared.health.workers_replaced.load(Ordering::Relaxed), 1);
+    assert!(shared.health.last_panic().contains("injected"), "{}", shared.health.last_panic());
+    assert_eq!(row.drained.load(Ordering::Relaxed), u64::from(EVENTS));
+    assert_eq!(enriched + shed, u64::from(EVENTS));
+    // Everything but the one event was seen, by the shard that panicked too: it went on.
+    let [first, second] = [0, 1].map(|index| seen[index].load(Ordering::Relaxed));
+    assert_eq!((first, second), (u64::from(EVENTS / 2) - 1, u64::from(EVENTS / 2)));
+    assert!((1..=u64::from(EVENTS / 2)).contains(&shed), "{shed}");
+    let dropped: u64 = row.dropped.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+    assert_eq!((row.held.load(Ordering::Relaxed), dropped), (0, enriched));
 }
