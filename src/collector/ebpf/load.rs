@@ -291,3 +291,35 @@ fn attach(object: &Object, states: &mut States) -> Vec<Link> {
     }
     links
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    /// Scenario: this kernel is told that it is an older one: tracepoints with fewer arguments, errors as errnos.
+    /// Guarantees: the verifier takes what those kernels would run, so that nothing rots unseen.
+    #[test]
+    fn live_older_paths_load() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let options = Options { load_probe: true, ..Options::from(&Settings::default()) };
+        let kernel = Kernel::read().expect("has BTF");
+        let constants = Constants {
+            exit_has_group_dead: 0,
+            victim_is_task: 0,
+            reset_has_reason: 0,
+            block_status: 0,
+            block_error_by_complete: 1,
+            v1_memory: 1,
+            ..Constants::new(&options, &kernel, Some(4))
+        };
+        let mut states = States::everything();
+        let cpus = CpuSet::read().expect("sysfs");
+        let plan = RingPlan::new(1 << 20, 2, rustix::param::page_size() as u64).expect("fits");
+        let object = load_object(&mut states, &constants, &cpus, plan).expect("loads");
+        assert_eq!(states.health(), States::everything().health(), "something was refused");
+        assert!(object.progs().all(|program| program.autoload()));
+    }
+}
