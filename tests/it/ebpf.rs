@@ -39,6 +39,10 @@ fn live_every_probe_is_accounted_for() {
     for _ in 0..20 {
         Command::new("true").status().unwrap();
     }
+    // Every program that is attached says how often it was passed over.
+    let misses = recorder.loaded.attached.misses().unwrap();
+    assert!(misses.len() >= 15, "{misses:?}");
+    assert!(misses.iter().any(|&(name, _)| name == "net_state"));
     let events = recorder.stop();
     assert!(events.len() >= 60, "20 forks, execs and exits");
     recorder.assert_closed(&events);
@@ -123,6 +127,41 @@ fn live_ring_limit_names_the_least() {
     };
     assert!(load(&Options { ring_bytes: error.least - 1, ..options(&["process"]) }).is_err());
     load(&Options { ring_bytes: error.least, ..options(&["process"]) }).expect("the least works");
+}
+
+/// Scenario: nobody, with CAP_BPF and CAP_PERFMON and nothing else (root runs this test again so).
+/// Guarantees: that is enough for every probe: no other capability is needed.
+#[test]
+fn live_two_capabilities_suffice() {
+    const NAME: &str = "ebpf::live_two_capabilities_suffice";
+    const AGAIN: &str = "TAPIO_TEST_CAPABLE";
+    if std::env::var_os(AGAIN).is_none() {
+        if !root(NAME) {
+            return;
+        }
+        let test = std::env::current_exe().unwrap();
+        // By number: bpf and perfmon are newer than some setpriv.
+        let capable = Command::new("setpriv")
+            .args(["--reuid=65534", "--clear-groups", "--inh-caps=-all,+cap_39,+cap_38"])
+            .arg("--ambient-caps=-all,+cap_39,+cap_38")
+            .arg(&test)
+            .args(["--exact", NAME])
+            .env(AGAIN, "1")
+            .output();
+        match capable {
+            Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
+            Err(error) => crate::skipped(NAME, &format!("no setpriv: {error}")),
+        }
+        return;
+    }
+    assert!(!rustix::process::geteuid().is_root());
+    let mut recorder = Recorder::start(&Options::from(&Settings::default()));
+    for probe in PROBES.iter().filter(|probe| probe.name != "load") {
+        assert_ne!(recorder.loaded.probes[probe.name].state, ProbeState::Refused, "{}", probe.name);
+    }
+    assert_eq!(recorder.loaded.probes["process"].state, ProbeState::Attached);
+    let pid = recorder::run("true", &[]);
+    assert_eq!(recorder::one(&recorder.stop(), Kind::ProcessExec, pid).header.tgid, pid);
 }
 
 /// Scenario: root runs this test again as nobody, and as root of a user namespace of its own.

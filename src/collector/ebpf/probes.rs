@@ -55,6 +55,7 @@ pub const PROBES: &[Probe] = &[
         name: "block",
         programs: &[
             program("block_issue", "block_rq_issue", &["request"]),
+            program("block_requeue", "block_rq_requeue", &["request"]),
             program("block_complete", "block_rq_complete", &["request", "", ""]),
             Program {
                 used: Use::WherePresent,
