@@ -19,7 +19,7 @@ pub const EVENT_WORDS_MAX: usize = 512;
 /// Set in [`Header::cgroup`] when the id belongs to the v1 memory hierarchy, whose ids overlap those of v2.
 pub const CGROUP_V1: u64 = 1 << 62;
 
-/// Set in [`Header::flags`] when the text was longer than the record and was cut.
+/// Set in [`Header::flags`] when the text fills its record, so that more of it may be missing.
 pub const TEXT_CUT: u8 = 1;
 
 /// What every event starts with. The layout is `struct tapio_header` of `bpf/lib/event.h`.
@@ -185,7 +185,7 @@ macro_rules! kinds {
 kinds! {
     /// A process was created; the owner is the child.
     ProcessFork = 1, "process_fork", "process", Info, ["parent_pid": Unsigned, "comm": Chars], None;
-    /// A process image was replaced.
+    /// A process image was replaced. The file name is as the program gave it: relative ones stay so.
     ProcessExec = 2, "process_exec", "process", Info, ["parent_pid": Unsigned, "comm": Chars], Some("filename");
     /// The last thread of a process is gone.
     ProcessExit = 3, "process_exit", "process", Error,
@@ -194,42 +194,48 @@ kinds! {
     OomVictim = 4, "oom_victim", "oom", Error,
         ["comm": Chars, "total_vm_kib": Unsigned, "anon_rss_kib": Unsigned, "file_rss_kib": Unsigned,
          "shmem_rss_kib": Unsigned, "pgtables_kib": Unsigned, "uid": Unsigned, "oom_score_adj": Signed], None;
-    /// A signal was generated; the owner is the target.
+    /// A signal that ends or dumps a process was generated; the owner is the target. The sender is the process that
+    /// called kill(2); for a fault the target itself; for code 128 (`SI_KERNEL`) with signal 9 whoever ran out of memory.
     Signal = 5, "signal", "signal", Error,
         ["signal": Unsigned, "code": Signed, "group": Unsigned, "result": Unsigned, "sender_pid": Unsigned,
          "sender_start_ns": Unsigned, "sender_cgroup": Unsigned, "sender_uid": Unsigned, "sender_comm": Chars], None;
-    /// A TCP connection attempt ended; the owner is the process that called connect.
+    /// A TCP connection attempt ended; the owner is the process that called connect. The result is 0, or the socket's
+    /// error (111 refused, 110 no answer, 113 unreachable), or 99 when no port was free, or 125 when this side gave up
+    /// before an answer. A connect from before the start has duration 0 and at best its cgroup.
     TcpConnect = 6, "tcp_connect", "net", Info,
         ["source_address": Address, "destination_address": Address, "source_port": Unsigned,
          "destination_port": Unsigned, "result_errno": Unsigned, "duration_ns": Nanoseconds], None;
-    /// A socket started (1) or stopped (0) listening.
+    /// A socket started (1) or stopped (0) listening; the owner is the process that made it listen. Port 0: not bound yet.
     TcpListen = 7, "tcp_listen", "net", Notice, ["address": Address, "port": Unsigned, "listening": Unsigned], None;
-    /// A connection was reset by its peer.
+    /// A connection was reset by its peer. The source is this host's end; a cgroup may own it, no process does.
     TcpResetReceived = 8, "tcp_reset_received", "net", Notice,
         ["source_address": Address, "destination_address": Address, "source_port": Unsigned, "destination_port": Unsigned,
          "state": Unsigned], None;
-    /// This host sent a reset.
+    /// This host sent a reset; the source is its end. State 0: there is no socket. Reason 1: nobody listens on the source
+    /// port; 0: the kernel does not say; others are the kernel's `sk_rst_reason`.
     TcpResetSent = 9, "tcp_reset_sent", "net", Notice,
         ["source_address": Address, "destination_address": Address, "source_port": Unsigned, "destination_port": Unsigned,
          "state": Unsigned, "reason": Unsigned], None;
-    /// A segment was sent again.
+    /// A segment was sent again. In state 2 (`SYN_SENT`) the peer does not answer at all.
     TcpRetransmit = 10, "tcp_retransmit", "net", Info,
         ["source_address": Address, "destination_address": Address, "source_port": Unsigned, "destination_port": Unsigned,
          "state": Unsigned], None;
-    /// A block request failed.
+    /// A block request failed. The device is `major << 20 | minor` of the whole disk, the operation a `REQ_OP_*`
+    /// (0 read, 1 write, 2 flush, 3 discard); the owner is the v2 cgroup that pays for the request, if there is one.
     BlockError = 11, "block_error", "block", Error,
         ["device": Unsigned, "sector": Unsigned, "bytes": Unsigned, "errno": Unsigned, "operation": Unsigned], None;
-    /// A block request took longer than the threshold.
+    /// A block request took longer than the threshold, from its first issue to the driver. Slots as in [`Kind::BlockError`].
     BlockLatency = 12, "block_latency", "block", Notice,
         ["device": Unsigned, "sector": Unsigned, "bytes": Unsigned, "latency_ns": Nanoseconds, "operation": Unsigned], None;
-    /// A system call failed for want of a resource.
+    /// A system call failed for want of a resource. `suppressed`: how many of the same cgroup and errno were held back
+    /// since the last event of theirs.
     SyscallError = 13, "syscall_error", "errno", Error,
         ["syscall": Unsigned, "errno": Unsigned, "suppressed": Unsigned, "comm": Chars], None;
     /// A cgroup was made; the owner is the new cgroup.
     CgroupCreated = 14, "cgroup_created", "cgroup", Notice, ["hierarchy": Unsigned, "level": Unsigned], Some("path");
     /// A cgroup was removed.
     CgroupRemoved = 15, "cgroup_removed", "cgroup", Notice, ["hierarchy": Unsigned, "level": Unsigned], Some("path");
-    /// A process moved into a cgroup.
+    /// A process moved into a cgroup; the owner is the process, in the new cgroup.
     CgroupAttached = 16, "cgroup_attached", "cgroup", Info, ["hierarchy": Unsigned, "level": Unsigned], Some("path");
     /// A cgroup has no process left.
     CgroupEmpty = 17, "cgroup_empty", "cgroup", Notice, ["hierarchy": Unsigned, "level": Unsigned], Some("path");

@@ -26,7 +26,7 @@ _Static_assert(sizeof(struct tapio_header) == 40, "five words");
 /* Set in tapio_header.cgroup when the id is of the v1 memory hierarchy: ids of two hierarchies may be equal. */
 #define TAPIO_CGROUP_V1 (1ULL << 62)
 
-/* Set in tapio_header.flags when the text was longer than the record. */
+/* Set in tapio_header.flags when the text fills the record, so that more of it may be missing. */
 #define TAPIO_TEXT_CUT 1
 
 enum tapio_kind {

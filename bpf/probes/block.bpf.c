@@ -15,7 +15,7 @@ struct block_issued {
 	__u64 at_ns;
 	__u64 sector;
 	__u32 bytes;
-	__u32 reserved;
+	__u32 requeued; /* handed back by the driver: the next issue is the same request */
 };
 
 struct {
@@ -62,17 +62,27 @@ int BPF_PROG(block_issue, struct request *request)
 	if (block_operation(request) >= REQ_OP_DRIVER)
 		return 0;
 	before = bpf_map_lookup_elem(&block_requests, &key);
-	if (before) {
-		/*
-		 * Issued again, or the completion of an earlier request at this address was not seen. The
-		 * same sector means the first, and what its submitter has waited counts from the first issue.
-		 */
-		tapio_count(TAPIO_BLOCK_AMBIGUOUS);
-		if (before->sector == issued.sector)
-			return 0;
+	if (before && before->requeued) {
+		/* What its submitter waits counts from the first issue. */
+		before->requeued = 0;
+		return 0;
 	}
+	/* The completion of an earlier request at this address was not seen: its latency is not known. */
+	if (before)
+		tapio_count(TAPIO_BLOCK_AMBIGUOUS);
 	if (bpf_map_update_elem(&block_requests, &key, &issued, BPF_ANY))
 		tapio_count(TAPIO_BLOCK_MAP_FULL);
+	return 0;
+}
+
+SEC("?tp_btf/block_rq_requeue")
+int BPF_PROG(block_requeue, struct request *request)
+{
+	__u64 key = (__u64)request;
+	struct block_issued *issued = bpf_map_lookup_elem(&block_requests, &key);
+
+	if (issued)
+		issued->requeued = 1;
 	return 0;
 }
 

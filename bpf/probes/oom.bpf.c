@@ -12,12 +12,16 @@
 #define MM_ANONPAGES 1
 #define MM_SHMEMPAGES 3
 
-/* Pages of a kind. The counter of newer kernels is off by what single CPUs have not added yet. */
+/*
+ * Pages of a kind. The counter of newer kernels is off by what single CPUs have not added yet. Read by
+ * helper: the verifier of 6.1 does not see through an array of a typedef.
+ */
 #define oom_kib(mm, kind)                                                                   \
 	({                                                                                  \
 		struct mm_struct___atomic *atomic = (void *)mm;                             \
 		__s64 pages = bpf_core_field_exists(atomic->rss_stat.count) ?               \
-			atomic->rss_stat.count[kind].counter : mm->rss_stat[kind].count;    \
+			BPF_CORE_READ(atomic, rss_stat.count[kind].counter) :               \
+			BPF_CORE_READ(mm, rss_stat[kind].count);                            \
 		pages > 0 ? (__u64)pages * settings.page_kib : 0;                           \
 	})
 
@@ -98,7 +102,7 @@ int oom_mark_victim(__u64 *ctx)
 	if (settings.victim_is_task)
 		oom_describe(record, (void *)ctx[0]);
 	else
-		oom_describe_pid(record, (__u32)ctx[0]);
+		oom_describe_pid(record, ctx[0]);
 	tapio_submit(&here, record, TAPIO_URGENT);
 	return 0;
 }

@@ -45,7 +45,7 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 }
 
 /* Processes that are already reported, for kernels that do not say which thread was the last. */
-struct process_exited {
+struct process_identity {
 	__u64 start_ns;
 	__u64 tgid;
 };
@@ -53,14 +53,14 @@ struct process_exited {
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1024);
-	__type(key, struct process_exited);
+	__type(key, struct process_identity);
 	__type(value, __u8);
 } exited SEC(".maps");
 
 /* Two threads may both find that none lives: only the first reports. */
 static __always_inline bool process_first_exit(struct task_struct *task)
 {
-	struct process_exited key = { .start_ns = tapio_start(task), .tgid = task->tgid };
+	struct process_identity key = { .start_ns = tapio_start(task), .tgid = task->tgid };
 	__u8 value = 1;
 
 	return bpf_map_update_elem(&exited, &key, &value, BPF_NOEXIST) == 0;

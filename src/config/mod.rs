@@ -113,7 +113,8 @@ pub struct Settings {
 pub struct Filters {
     /// Stream connects that succeeded, not only those that failed.
     pub connect_success: bool,
-    /// Stream retransmits of established connections beyond this many a second and cgroup; the rest is counted.
+    /// Retransmits of established connections streamed a second, per cgroup, and as many resets sent and resets
+    /// received; the rest is counted.
     pub retransmits_per_second: u32,
     /// A block request slower than this is an event; the rest is counted.
     pub block_latency: Duration,

@@ -55,7 +55,7 @@ counters! {
     ResetsSuppressed = "resets_suppressed";
     /// Block requests faster than the threshold.
     BlockFast = "block_fast";
-    /// Block requests issued again before they completed, or whose completion was not seen.
+    /// Block requests whose completion was not seen: another one was issued at the same address.
     BlockAmbiguous = "block_ambiguous";
     /// Block requests that completed and whose issue was not seen.
     BlockUnmatched = "block_unmatched";

@@ -12,16 +12,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
-use libbpf_rs::{
-    Link, Map, MapCore, MapFlags, MapHandle, MapType, Object, ObjectBuilder, OpenObject, libbpf_sys,
-};
+use libbpf_rs::{Map, MapCore, MapFlags, MapHandle, MapType, Object, ObjectBuilder, OpenObject, libbpf_sys};
 use zerocopy::IntoBytes;
 
+use super::attach::{Attached, attach};
 use super::cpus::CpuWords;
 use super::kernel::{Kernel, lacking_capabilities, read_text, v1_memory_hierarchy};
 use super::log::{Capture, refusal};
 use super::options::Options;
-use super::probes::Program;
 use super::rings::{RingPlan, RingPlanError, parse_cpu_list};
 use super::settings::Constants;
 use super::states::States;
@@ -86,7 +84,8 @@ pub struct Loaded {
     pub probes: BTreeMap<String, ProbeHealth>,
     /// The sizes of the rings.
     pub plan: RingPlan,
-    links: Vec<Link>,
+    /// What keeps the programs attached.
+    pub attached: Attached,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -95,19 +94,8 @@ impl std::fmt::Debug for Loaded {
             .debug_struct("Loaded")
             .field("plan", &self.plan)
             .field("probes", &self.probes)
-            .field("links", &self.links.len())
+            .field("attached", &self.attached)
             .finish_non_exhaustive()
-    }
-}
-
-/// The attached programs. Dropping it detaches them.
-pub struct Attached {
-    links: Vec<Link>,
-}
-
-impl std::fmt::Debug for Attached {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Attached").field("links", &self.links.len()).finish()
     }
 }
 
@@ -115,12 +103,12 @@ impl Loaded {
     /// Parts what is read (the bulk rings and the urgent one) from what keeps the programs attached.
     #[must_use]
     pub fn split(self) -> (Vec<(u32, Ring)>, Ring, Attached) {
-        (self.bulk, self.urgent, Attached { links: self.links })
+        (self.bulk, self.urgent, self.attached)
     }
 
     /// Detaches every program. What is in the rings stays, to be read to the end.
     pub fn detach(&mut self) {
-        self.links.clear();
+        self.attached = Attached::default();
     }
 }
 
@@ -146,12 +134,12 @@ pub fn load(options: &Options) -> Result<Loaded, LoadError> {
     let urgent =
         Ring::map(map(&object, "urgent_ring")?.as_fd().try_clone_to_owned()?, bytes(plan.urgent_bytes)?)?;
     let words = CpuWords::map(map(&object, "cpus")?.as_fd(), cpus.possible as usize)?;
-    let links = attach(&object, &mut states);
+    let attached = attach(&object, &mut states);
     let probes = states.health();
-    if links.is_empty() {
+    if attached.is_empty() {
         return Err(no_probe(&probes));
     }
-    Ok(Loaded { bulk, urgent, cpus: Arc::new(words), probes, plan, links })
+    Ok(Loaded { bulk, urgent, cpus: Arc::new(words), probes, plan, attached })
 }
 
 fn no_probe(probes: &BTreeMap<String, ProbeHealth>) -> LoadError {
@@ -273,21 +261,34 @@ fn make_rings(object: &Object, cpus: &CpuSet, plan: RingPlan) -> Result<Vec<(u32
     Ok(rings)
 }
 
-/// Attaches what is wanted; what the kernel refuses is marked so.
-fn attach(object: &Object, states: &mut States) -> Vec<Link> {
-    let wanted: Vec<&Program> = states.wanted().collect();
-    let mut links = Vec::with_capacity(wanted.len());
-    for Program { name, .. } in wanted {
-        let Some(program) = object.progs_mut().find(|program| program.name() == *name) else {
-            states.refuse(name, "the BPF object has no such program");
-            continue;
-        };
-        match program.attach() {
-            Ok(link) => links.push(link),
-            Err(error) => {
-                states.refuse(name, &format!("attach: {error:#}"));
-            }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    /// Scenario: this kernel is told that it is an older one: tracepoints with fewer arguments, errors as errnos.
+    /// Guarantees: the verifier takes what those kernels would run, so that nothing rots unseen.
+    #[test]
+    fn live_older_paths_load() {
+        if !rustix::process::geteuid().is_root() {
+            return;
         }
+        let options = Options { load_probe: true, ..Options::from(&Settings::default()) };
+        let kernel = Kernel::read().expect("has BTF");
+        let constants = Constants {
+            exit_has_group_dead: 0,
+            victim_is_task: 0,
+            reset_has_reason: 0,
+            block_status: 0,
+            block_error_by_complete: 1,
+            v1_memory: 1,
+            ..Constants::new(&options, &kernel, Some(4))
+        };
+        let mut states = States::everything();
+        let cpus = CpuSet::read().expect("sysfs");
+        let plan = RingPlan::new(1 << 20, 2, rustix::param::page_size() as u64).expect("fits");
+        let object = load_object(&mut states, &constants, &cpus, plan).expect("loads");
+        assert_eq!(states.health(), States::everything().health(), "something was refused");
+        assert!(object.progs().all(|program| program.autoload()));
     }
-    links
 }

@@ -9,6 +9,7 @@
 //! - Nothing here runs per event.
 //! - Needs no tracefs: all programs attach by BTF.
 
+mod attach;
 mod cpus;
 mod kernel;
 mod load;
@@ -21,8 +22,9 @@ mod rings;
 mod settings;
 mod states;
 
+pub use attach::Attached;
 pub use cpus::{COUNTERS, Counter, CpuWords, Lane};
-pub use load::{Attached, LoadError, Loaded, load};
+pub use load::{LoadError, Loaded, load};
 pub use options::Options;
 pub use probes::{PROBES, Probe, Program, Use};
 pub use rings::{RingPlan, RingPlanError};

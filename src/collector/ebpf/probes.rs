@@ -35,6 +35,8 @@ pub struct Probe {
     pub programs: &'static [Program],
     /// Fields that it cannot do without, as (struct, field).
     pub needs: &'static [(&'static str, &'static str)],
+    /// What it cannot see where a tracepoint has fewer arguments, as (tracepoint, arguments, what).
+    pub limits: &'static [(&'static str, usize, &'static str)],
     /// What it is for.
     pub doc: &'static str,
 }
@@ -53,6 +55,7 @@ pub const PROBES: &[Probe] = &[
         name: "block",
         programs: &[
             program("block_issue", "block_rq_issue", &["request"]),
+            program("block_requeue", "block_rq_requeue", &["request"]),
             program("block_complete", "block_rq_complete", &["request", "", ""]),
             Program {
                 used: Use::WherePresent,
@@ -60,6 +63,7 @@ pub const PROBES: &[Probe] = &[
             },
         ],
         needs: &[("request", "__sector"), ("request_queue", "disk")],
+        limits: &[],
         doc: "block requests that failed, or took longer than the threshold",
     },
     Probe {
@@ -71,24 +75,28 @@ pub const PROBES: &[Probe] = &[
             program("cgroup_notify_populated", "cgroup_notify_populated", &["cgroup", "", ""]),
         ],
         needs: &[("cgroup", "kn"), ("cgroup_root", "hierarchy_id")],
+        limits: &[],
         doc: "cgroups made, removed and left empty, and processes that move into one",
     },
     Probe {
         name: "errno",
         programs: &[program("errno_sys_exit", "sys_exit", &["pt_regs", ""])],
         needs: &[],
+        limits: &[],
         doc: "system calls that failed for want of a resource, within a budget for each cgroup and errno",
     },
     Probe {
         name: "hang",
         programs: &[program("hang_process", "sched_process_hang", &["task_struct"])],
         needs: &[],
+        limits: &[],
         doc: "tasks that the kernel's watchdog found asleep for too long",
     },
     Probe {
         name: LOAD,
         programs: &[program("load_sys_enter", "sys_enter", &["pt_regs", ""])],
         needs: &[],
+        limits: &[],
         doc: "an event for each getpgid(2), to measure with; off unless asked for",
     },
     Probe {
@@ -100,6 +108,12 @@ pub const PROBES: &[Probe] = &[
             program("net_retransmit", "tcp_retransmit_skb", &["sock"]),
         ],
         needs: &[("sock", "sk_protocol")],
+        // The argument came with the tracing of resets that no socket sends, in 6.10.
+        limits: &[(
+            "tcp_send_reset",
+            3,
+            "this kernel does not trace the resets of ports that nobody listens on",
+        )],
         doc: "TCP connects with their result, listeners, resets and retransmits",
     },
     Probe {
@@ -112,6 +126,7 @@ pub const PROBES: &[Probe] = &[
             },
         ],
         needs: &[],
+        limits: &[],
         doc: "victims of the OOM killer, with what they held",
     },
     Probe {
@@ -122,6 +137,7 @@ pub const PROBES: &[Probe] = &[
             program("process_exit", "sched_process_exit", &["task_struct"]),
         ],
         needs: &[],
+        limits: &[],
         doc: "processes that start, become another program, and end, with status and signal",
     },
     Probe {
@@ -131,12 +147,14 @@ pub const PROBES: &[Probe] = &[
             program("reclaim_direct", "mm_vmscan_direct_reclaim_begin", &[]),
         ],
         needs: &[],
+        limits: &[],
         doc: "memory pressure before anything is killed; counted, never streamed",
     },
     Probe {
         name: "signal",
         programs: &[program("signal_generate", "signal_generate", &["", "", "task_struct", "", ""])],
         needs: &[],
+        limits: &[],
         doc: "signals that end or dump a process, with their sender",
     },
 ];
@@ -149,6 +167,14 @@ impl Probe {
     pub(super) fn lacks(&self, kernel: &Kernel) -> Option<String> {
         let (name, field) = self.needs.iter().find(|(name, field)| !kernel.has_field(name, field))?;
         Some(format!("this kernel has no field {field} in struct {name}"))
+    }
+
+    /// What the probe cannot see on this kernel.
+    pub(super) fn limits(&self, kernel: &Kernel) -> impl Iterator<Item = &'static str> {
+        let fewer = |tracepoint, wanted| {
+            kernel.tracepoint(tracepoint).is_some_and(|arguments: Vec<String>| arguments.len() < wanted)
+        };
+        self.limits.iter().filter(move |limit| fewer(limit.0, limit.1)).map(|limit| limit.2)
     }
 }
 

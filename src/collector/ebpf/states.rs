@@ -20,19 +20,32 @@ enum Fate {
 #[derive(Debug)]
 pub(super) struct States {
     fates: BTreeMap<&'static str, Fate>,
+    /// What a probe that runs cannot see, by its name.
+    limits: BTreeMap<&'static str, Vec<&'static str>>,
 }
 
 impl States {
     /// Decides by the options and by what the kernel has.
     pub(super) fn plan(options: &Options, kernel: &Kernel) -> Self {
         let mut fates = BTreeMap::new();
+        let limits = PROBES.iter().map(|probe| (probe.name, probe.limits(kernel).collect())).collect();
         for probe in PROBES {
             let reason = off(options, probe).or_else(|| probe.lacks(kernel));
             for program in probe.programs {
                 fates.insert(program.name, fate(program, reason.clone(), kernel));
             }
         }
-        Self { fates }
+        Self { fates, limits }
+    }
+
+    /// Every program of the table, needed here or not.
+    #[cfg(test)]
+    pub(super) fn everything() -> Self {
+        let programs = PROBES.iter().flat_map(|probe| probe.programs);
+        Self {
+            fates: programs.map(|program| (program.name, Fate::Wanted)).collect(),
+            limits: BTreeMap::new(),
+        }
     }
 
     /// Whether a program is to be loaded and attached.
@@ -81,6 +94,9 @@ impl States {
                 reasons.push(reason);
             }
         }
+        if runs {
+            reasons.extend(self.limits.get(probe.name).into_iter().flatten().map(|&limit| limit.to_owned()));
+        }
         let state = match (runs, refused) {
             (true, _) => ProbeState::Attached,
             (false, true) => ProbeState::Refused,
@@ -113,7 +129,8 @@ mod tests {
 
     fn all(fate: &Fate) -> States {
         let programs = PROBES.iter().flat_map(|probe| probe.programs);
-        States { fates: programs.map(|program| (program.name, fate.clone())).collect() }
+        let fates = programs.map(|program| (program.name, fate.clone())).collect();
+        States { fates, limits: BTreeMap::from([("net", vec!["no resets"])]) }
     }
 
     /// Scenario: one of three programs is refused, then the other two.
@@ -134,6 +151,18 @@ mod tests {
         assert!(states.refuse("process_fork", "x") && states.refuse("process_exec", "y"));
         assert_eq!(states.health()["process"].state, ProbeState::Refused);
         assert!(states.wanted().all(|program| !program.name.starts_with("process")));
+    }
+
+    /// Scenario: a probe whose kernel shows it less than others; and the same with nothing attached.
+    /// Guarantees: what it cannot see stands with the probe that runs, and only there.
+    #[test]
+    fn limits_show_where_a_probe_runs() {
+        let health = all(&Fate::Wanted).health();
+        assert_eq!(
+            health["net"],
+            ProbeHealth { state: ProbeState::Attached, reason: "in part: no resets".into() }
+        );
+        assert_eq!(all(&Fate::Missing("off".into())).health()["net"].reason, "off");
     }
 
     /// Scenario: every program lacks the same thing.

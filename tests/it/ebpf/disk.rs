@@ -194,7 +194,8 @@ fn live_block_error() {
     assert!(!failed.is_empty());
     for event in failed {
         assert_eq!((event.number("operation"), event.header.producer % 2), (1, 1));
-        assert_eq!(event.number("errno"), 28, "{event:?}");
+        // Older loop devices say EIO whatever the reason.
+        assert!([5, 28].contains(&event.number("errno")), "{event:?}");
         assert!((512..1024).contains(&event.number("sector")) && event.number("bytes") > 0, "{event:?}");
     }
 }
