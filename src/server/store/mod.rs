@@ -121,6 +121,7 @@ pub struct SegmentStore {
 
 /// What goes to the writer.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "all but the last are batches")]
 pub enum Queued {
     /// A batch and its share of the queue's bytes.
     Batch(Accepted, OwnedSemaphorePermit),
