@@ -93,6 +93,8 @@ pub struct AgentReport {
     pub sender: Sender,
     /// Every batch up to this one is stored or on its way.
     pub accepted: u64,
+    /// Every batch up to this one is stored.
+    pub stored: u64,
     /// A stream is open.
     pub connected: bool,
     /// The newest ledger it sent.
@@ -134,6 +136,7 @@ impl Agent {
         AgentReport {
             sender: live.sender.clone(),
             accepted: live.accepted,
+            stored: self.stored.borrow().sequence,
             connected: live.open > 0,
             ledger: live.ledger.clone(),
         }
@@ -234,7 +237,7 @@ impl Agents {
             };
             (id, new_agent(sender, entry.sequence))
         };
-        Self { agents: Mutex::new(book.agents.iter().map(agent).collect()) }
+        Self { agents: Mutex::new(book.agents().iter().map(agent).collect()) }
     }
 
     fn agents(&self) -> std::sync::MutexGuard<'_, BTreeMap<Id, Arc<Agent>>> {

@@ -22,6 +22,9 @@ pub const AGENTS_MAX: usize = 4096;
 /// Producers of one agent that are tallied: two rings a CPU.
 const TALLIES_MAX: usize = 4096;
 
+/// Producers of all agents that are tallied.
+const ALL_TALLIES_MAX: usize = 1 << 18;
+
 /// 16 bytes that name an agent or a boot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Id(pub [u8; 16]);
@@ -55,7 +58,7 @@ impl fmt::Debug for Id {
 }
 
 /// Which batch of whom, and what is in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BatchMark {
     /// The agent.
     pub agent: Id,
@@ -143,7 +146,7 @@ impl Tally {
     /// Events whose numbers lie between and that were not received.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        (self.last - self.first).saturating_add(1).saturating_sub(self.events)
+        self.last.saturating_sub(self.first).saturating_add(1).saturating_sub(self.events)
     }
 }
 
@@ -196,29 +199,49 @@ impl Entry {
         (self.boot, self.epoch, self.sequence) = (boot, epoch, 0);
     }
 
-    fn tally(&mut self, span: &Span) {
+    /// Counts a span; returns whether it needed a new tally.
+    fn tally(&mut self, span: &Span, room: bool) -> bool {
         let events = u64::from(span.events);
         let key = (span.source as u8, span.producer);
         if let Some(tally) = self.tallies.get_mut(&key) {
             tally.first = tally.first.min(span.first);
             tally.last = tally.last.max(span.last);
             tally.events += events;
-        } else if self.tallies.len() < TALLIES_MAX {
+            return false;
+        }
+        let fits = room && self.tallies.len() < TALLIES_MAX;
+        if fits {
             self.tallies.insert(key, Tally { first: span.first, last: span.last, events });
         } else {
             self.untracked += events;
         }
+        fits
     }
 }
 
 /// What is stored, by agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Book {
-    /// By agent.
-    pub agents: BTreeMap<Id, Entry>,
+    agents: BTreeMap<Id, Entry>,
+    /// Tallies of all agents.
+    tallies: usize,
 }
 
 impl Book {
+    /// What is stored of each agent.
+    #[must_use]
+    pub fn agents(&self) -> &BTreeMap<Id, Entry> {
+        &self.agents
+    }
+
+    /// Puts an agent in as it was before.
+    pub fn insert(&mut self, agent: Id, entry: Entry) {
+        self.tallies += entry.tallies.len();
+        if let Some(before) = self.agents.insert(agent, entry) {
+            self.tallies -= before.tallies.len();
+        }
+    }
+
     /// Notes an agent's names and, if it is new, its numbering.
     pub fn note_sender(&mut self, sender: &Sender) {
         let entry = self.entry(sender.agent, sender.boot, sender.epoch);
@@ -228,6 +251,8 @@ impl Book {
 
     /// Notes a stored batch.
     pub fn note_batch(&mut self, mark: &BatchMark) {
+        let mut room = ALL_TALLIES_MAX.saturating_sub(self.tallies);
+        let before = room;
         let entry = self.entry(mark.agent, mark.boot, mark.epoch);
         entry.sequence = entry.sequence.max(mark.sequence);
         entry.batches += 1;
@@ -235,8 +260,9 @@ impl Book {
         entry.bytes += u64::from(mark.bytes);
         entry.newest_unix_ns = entry.newest_unix_ns.max(mark.unix_range.1);
         for span in &mark.spans {
-            entry.tally(span);
+            room -= usize::from(entry.tally(span, room > 0));
         }
+        self.tallies += before - room;
     }
 
     fn entry(&mut self, agent: Id, boot: Id, epoch: u64) -> &mut Entry {
@@ -245,6 +271,7 @@ impl Book {
         }
         let entry = self.agents.entry(agent).or_insert_with(|| Entry { boot, epoch, ..Entry::default() });
         if entry.epoch < epoch {
+            self.tallies -= entry.tallies.len();
             entry.begin_epoch(boot, epoch);
         }
         entry
@@ -252,8 +279,8 @@ impl Book {
 
     fn forget_one(&mut self) {
         let oldest = self.agents.iter().min_by_key(|(_, entry)| entry.newest_unix_ns).map(|(&id, _)| id);
-        if let Some(id) = oldest {
-            self.agents.remove(&id);
+        if let Some(entry) = oldest.and_then(|id| self.agents.remove(&id)) {
+            self.tallies -= entry.tallies.len();
         }
     }
 }
@@ -300,16 +327,15 @@ mod tests {
     #[test]
     fn the_book_is_bounded() {
         let mut book = Book::default();
-        for agent in 0..=AGENTS_MAX as u128 {
-            let id = Id(agent.to_be_bytes());
+        let id = |agent: u64| Id(u128::from(agent).to_be_bytes());
+        for agent in 0..=AGENTS_MAX as u64 {
             book.note_batch(&BatchMark {
-                agent: id,
-                unix_range: (0, 1000 - agent as u64 % 1000),
+                agent: id(agent), unix_range: (0, 1000 - agent % 1000),
                 ..mark(1, 1, &[])
             });
         }
         assert_eq!(book.agents.len(), AGENTS_MAX);
-        assert!(!book.agents.contains_key(&Id(999_u128.to_be_bytes())));
+        assert!(!book.agents.contains_key(&id(999)));
     }
 
     /// Scenario: ids as text.

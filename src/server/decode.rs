@@ -302,6 +302,8 @@ pub struct Row<'batch> {
     pub info: &'static KindInfo,
     /// What it is about.
     pub entity: &'batch Entity,
+    /// Where that is among the batch's entities.
+    pub entity_index: u32,
     /// Thread group id.
     pub pid: u32,
     /// The collector.
@@ -343,12 +345,14 @@ impl<'batch> Iterator for Events<'batch> {
             None => None,
             Some(_) => Some(batch.strings.get(*batch.text.get(self.text)? as usize)?.as_str()),
         };
+        let entity_index = columns.entity.get(index)?.get();
         let row = Row {
             unix_ns: batch.base_time_ns
                 + batch.boot_unix_ns
                 + u64::from(columns.time_delta.get(index)?.get()),
             info,
-            entity: batch.entities.get(columns.entity.get(index)?.get() as usize)?,
+            entity: batch.entities.get(entity_index as usize)?,
+            entity_index,
             pid: columns.pid.get(index)?.get(),
             source: source_of(run)?,
             producer: u16::try_from(run.producer).ok()?,

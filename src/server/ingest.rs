@@ -138,9 +138,7 @@ impl Ingest {
         };
         let sender =
             Sender::from_hello(&hello).map_err(|what| Status::invalid_argument(format!("Hello: {what}")))?;
-        let session = self.agents.greet(sender).map_err(refused)?;
-        self.store.note_sender(session.sender());
-        Ok(session)
+        self.agents.greet(sender).map_err(refused)
     }
 
     /// Reads and acks until one of them ends.
@@ -201,7 +199,8 @@ impl Ingest {
             .ok_or_else(|| Status::unavailable("the store has stopped"))?;
         let (sequence, events, bytes) = (mark.sequence, u64::from(mark.events), u64::from(mark.bytes));
         let agent = Arc::clone(session.agent());
-        let verdict = session.accept(sequence, || place.put(Accepted { agent, mark, raw: batch.raw }));
+        let sender = session.sender().clone();
+        let verdict = session.accept(sequence, || place.put(Accepted { agent, sender, mark, batch }));
         match verdict {
             Ok(Verdict::Duplicate) => {
                 self.counters.add(Counter::Duplicates, 1);

@@ -23,6 +23,7 @@ const SMALL_BYTES_MAX: usize = 64 << 10;
 
 /// A request.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every request is a batch")]
 pub enum Request {
     /// Who is sending.
     Hello(Hello),

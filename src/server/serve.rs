@@ -20,7 +20,7 @@ use tonic::transport::server::TcpIncoming;
 use super::codec::CollectorService;
 use super::ingest::Ingest;
 use super::options::{Options, OptionsError, StoreKind};
-use super::store::Store;
+use super::store::{Limits, Store, StoreError};
 use super::{http, tls};
 
 /// The largest frame that a peer may send: fewer, larger frames halve the sender's cost.
@@ -46,6 +46,12 @@ pub enum ServeError {
     /// The options do not fit together.
     #[error(transparent)]
     Options(#[from] OptionsError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store ended while the server was running.
+    #[error("the store ended; what was acked is on the disk: start the server again, and report this")]
+    StoreEnded,
     /// A port cannot be bound.
     #[error("cannot listen on {address} (--{flag}): {error}{hint}")]
     Listen {
@@ -82,7 +88,8 @@ impl ServeError {
         match self {
             Self::Options(_) | Self::Tls { .. } => 78,
             Self::Listen { error, .. } if denied(error) => 77,
-            Self::Listen { .. } | Self::Start(_) | Self::Grpc(_) => 1,
+            Self::Store(StoreError::Directory { error, .. }) if denied(error) => 77,
+            Self::Store(_) | Self::StoreEnded | Self::Listen { .. } | Self::Start(_) | Self::Grpc(_) => 1,
         }
     }
 }
@@ -121,7 +128,8 @@ impl Bound {
         let grpc = bind("grpc-listen", options.grpc_listen).await?;
         let http = bind("http-listen", options.http_listen).await?;
         let store = match options.store {
-            StoreKind::Null | StoreKind::Segments => Store::null(),
+            StoreKind::Null => Store::null(),
+            StoreKind::Segments => Store::open(&options.data_dir, Limits::new(options.store_bytes))?,
         };
         let (stop, stopping) = watch::channel(false);
         let ingest = Arc::new(Ingest::new(store, stopping));
@@ -169,11 +177,12 @@ impl Bound {
             });
         tokio::pin!(serving);
         let served = tokio::select! {
-            served = &mut serving => served,
+            served = &mut serving => served.map_err(ServeError::Grpc),
+            () = ingest.store().failed() => Err(ServeError::StoreEnded),
             () = stop => {
                 stopping.send_replace(true);
                 match tokio::time::timeout(STOP_MAX, &mut serving).await {
-                    Ok(served) => served,
+                    Ok(served) => served.map_err(ServeError::Grpc),
                     Err(_) => {
                         tracing::warn!("streams were still open {STOP_MAX:?} after the stop; they are cut, what was acked is stored");
                         Ok(())
@@ -183,7 +192,8 @@ impl Bound {
         };
         stopping.send_replace(true);
         http_thread.join();
-        Ok(served?)
+        ingest.store().close().await;
+        served
     }
 }
 

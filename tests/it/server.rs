@@ -1,4 +1,7 @@
 //! tapio-server from outside: a gRPC client, a TCP socket, the program itself.
 
 mod client;
+mod disk;
 mod ingest;
+mod query;
+mod start;

@@ -3,14 +3,19 @@
 //! Invariants:
 //! - A slow or broken peer holds a connection and nothing else; connections are bounded.
 
+mod events;
 mod listener;
+mod status;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -80,17 +85,64 @@ async fn serve(
     }
 }
 
-fn router(ingest: Arc<Ingest>) -> Router {
-    Router::new().route("/healthz", get(healthz)).with_state(ingest)
+/// What the handlers share.
+#[derive(Debug)]
+struct Http {
+    ingest: Arc<Ingest>,
+    started: Instant,
+    queries: events::Queries,
 }
 
-type Shared = axum::extract::State<Arc<Ingest>>;
+fn router(ingest: Arc<Ingest>) -> Router {
+    let shared = Arc::new(Http { ingest, started: Instant::now(), queries: events::Queries::default() });
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/ledger", get(ledger))
+        .route("/api/v1/events", get(events::events))
+        .fallback(async || {
+            error(
+                StatusCode::NOT_FOUND,
+                "no such path; there are /api/v1/{status,ledger,events}, /metrics and /healthz",
+                None,
+            )
+        })
+        .with_state(shared)
+}
 
-async fn healthz(ingest: Shared) -> (StatusCode, String) {
-    let reason = ingest.store().stalled().borrow().clone();
+type Shared = State<Arc<Http>>;
+
+/// An answer that says what is wrong, and with which parameter.
+fn error(status: StatusCode, message: &str, parameter: Option<&str>) -> Response {
+    let mut body = serde_json::json!({ "error": message });
+    if let Some(parameter) = parameter {
+        body["parameter"] = parameter.into();
+    }
+    (status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+fn json(value: &serde_json::Value) -> Response {
+    ([(CONTENT_TYPE, "application/json")], value.to_string()).into_response()
+}
+
+async fn healthz(http: Shared) -> (StatusCode, String) {
+    let reason = http.ingest.store().stalled().borrow().clone();
     if reason.is_empty() {
         (StatusCode::OK, "ok\n".into())
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, format!("the store is stalled: {reason}\n"))
     }
+}
+
+async fn metrics(http: Shared) -> Response {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], status::metrics(&http.ingest)).into_response()
+}
+
+async fn status(http: Shared) -> Response {
+    json(&status::status(&http.ingest, http.started.elapsed().as_secs_f64()))
+}
+
+async fn ledger(http: Shared) -> Response {
+    json(&status::ledgers(&http.ingest))
 }

@@ -22,9 +22,19 @@ pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
 /// The boot time and wall clock of the tests' batches.
 pub(super) const BOOT_UNIX_NS: u64 = 1_700_000_000_000_000_000;
 
+/// A process that does not outlive its test, whatever becomes of that.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _already_gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
 /// tapio-server as a process.
 pub(super) struct Server {
-    child: Child,
+    child: Running,
     pub(super) grpc: SocketAddr,
     pub(super) http: SocketAddr,
     /// What it says on its standard error; kept open so that it can go on.
@@ -34,15 +44,15 @@ pub(super) struct Server {
 impl Server {
     /// Starts it on free ports and waits until it listens.
     pub(super) fn start(data: &Path, flags: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tapio-server"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tapio-server"));
+        command
             .args(["--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--data-dir"])
             .arg(data)
             .args(flags)
             .env("NO_COLOR", "1")
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("tapio-server starts");
-        let mut log = BufReader::new(child.stderr.take().expect("piped"));
+            .stderr(Stdio::piped());
+        let mut child = Running(command.spawn().expect("tapio-server starts"));
+        let mut log = BufReader::new(child.0.stderr.take().expect("piped"));
         let mut said = String::new();
         loop {
             let mut line = String::new();
@@ -59,8 +69,8 @@ impl Server {
 
     /// Ends it at once, as a crash would.
     pub(super) fn kill(mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it ends");
+        self.child.0.kill().expect("it runs");
+        self.child.0.wait().expect("it ends");
     }
 
     /// Asks it to stop; returns its exit code and what it said. Clients go on meanwhile: they must answer it.
@@ -69,11 +79,11 @@ impl Server {
     }
 
     fn terminate(mut self) -> (Option<i32>, String) {
-        let pid = rustix::process::Pid::from_child(&self.child);
+        let pid = rustix::process::Pid::from_child(&self.child.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
         let mut said = String::new();
         self.log.read_to_string(&mut said).expect("text");
-        (self.child.wait().expect("it ends").code(), said)
+        (self.child.0.wait().expect("it ends").code(), said)
     }
 
     /// GETs a path: the status and the body.
@@ -90,14 +100,6 @@ impl Server {
 
     pub(super) fn counter(&self, name: &str) -> u64 {
         self.json("/api/v1/status")["counters"][name].as_u64().unwrap_or_else(|| panic!("no counter {name}"))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // A test that failed leaves no process behind.
-        let _already_gone = self.child.kill();
-        let _reaped = self.child.wait();
     }
 }
 
@@ -223,17 +225,18 @@ pub(super) fn batch(sequence: u64, first: u64, entities: Vec<Entity>, facts: &[F
     for fact in facts {
         assert_eq!(fact.slots.len(), KINDS[fact.kind as usize - 1].slot_words());
         if let Some(string) = fact.text {
-            text.push(strings.len() as u32);
+            text.push(u32::try_from(strings.len()).expect("few"));
             strings.push(string.into());
         }
     }
+    let count = u32::try_from(facts.len()).expect("few");
     EventBatch {
         sequence,
         base_time_ns: 0,
         boot_unix_ns: BOOT_UNIX_NS,
         strings,
         entities,
-        runs: vec![Run { source: 0, producer: 2, first_sequence: first, count: facts.len() as u32 }],
+        runs: vec![Run { source: 0, producer: 2, first_sequence: first, count }],
         time_delta: fixed32(facts.iter().map(|fact| fact.ms * 1_000_000)),
         kind: facts.iter().map(|fact| fact.kind as u8).collect::<Vec<_>>().into(),
         entity: fixed32(facts.iter().map(|fact| fact.entity)),
