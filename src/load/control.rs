@@ -4,7 +4,6 @@
 //! the longest pause of a CPU (a real-time thread on each CPU that sleeps a millisecond at a time and sees how late
 //! it wakes), and processes that are no part of the run.
 
-use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
@@ -63,7 +62,7 @@ pub(super) struct Watch {
     watcher: Child,
     started: Instant,
     cpus: Vec<procfs::CpuTicks>,
-    foreign: HashMap<u32, u64>,
+    foreign: u64,
 }
 
 impl Watch {
@@ -85,7 +84,7 @@ impl Watch {
     /// Stops watching.
     pub(super) fn finish(self) -> Result<Control, LoadError> {
         let elapsed = self.started.elapsed();
-        let foreign = procfs::foreign_between(&self.foreign, &procfs::foreign_ticks(std::process::id()));
+        let foreign = procfs::foreign_ticks(std::process::id()).saturating_sub(self.foreign);
         let steal_pct = self
             .cpus
             .iter()

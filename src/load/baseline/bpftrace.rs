@@ -1,6 +1,7 @@
 //! Baseline (c): what Debian offers for the same question - bpftrace, one printf a call of the same tracepoint.
 
 use std::io::{BufReader, Read};
+use std::path::Path;
 use std::process::ChildStdout;
 use std::time::Duration;
 
@@ -17,10 +18,16 @@ pub(in crate::load) struct Bpftrace {
 }
 
 impl Bpftrace {
-    /// Starts it on `cpus` and waits until it is attached; its output is counted on `reader_cpus`.
-    pub(in crate::load) fn start(cpus: &[usize], reader_cpus: &[usize]) -> Result<Self, LoadError> {
+    /// Starts it on `cpus` and waits until it is attached; its output is counted on `reader_cpus`, its complaints
+    /// go to a file in `scratch`.
+    pub(in crate::load) fn start(
+        cpus: &[usize],
+        reader_cpus: &[usize],
+        scratch: &Path,
+    ) -> Result<Self, LoadError> {
         mount_tracefs()?;
-        let mut child = Start::new("bpftrace").arg("-e").arg(PROGRAM).on(cpus).stdout_piped().spawn()?;
+        let start = Start::new("bpftrace").arg("-e").arg(PROGRAM).on(cpus).stdout_piped();
+        let mut child = start.log(&scratch.join("bpftrace.log"))?.spawn()?;
         let mut output =
             child.take_stdout().ok_or_else(|| LoadError::process("bpftrace", "has no output"))?;
         let first = child.expect_line(&mut output)?;
@@ -71,7 +78,7 @@ fn count_calls(chunk: &[u8], at_start: &mut bool) -> u64 {
 
 /// bpftrace looks up tracepoints in tracefs; some machines do not mount it.
 fn mount_tracefs() -> Result<(), LoadError> {
-    if std::path::Path::new("/sys/kernel/tracing/events").exists() {
+    if Path::new("/sys/kernel/tracing/events").exists() {
         return Ok(());
     }
     Start::new("mount")

@@ -1,7 +1,6 @@
 //! The agent and its server as processes: start, wait until ready, ask, account, stop.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -151,6 +150,31 @@ pub(super) fn wait_for_port(child: &mut Child, port: u16) -> Result<(), LoadErro
     Ok(())
 }
 
+/// What a server has received since its start.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Received {
+    /// Events of accepted batches.
+    pub(super) events: u64,
+    /// Times that it synced its disk.
+    pub(super) syncs: u64,
+}
+
+#[derive(Deserialize)]
+struct ServerStatus {
+    counters: ServerCounters,
+    store: ServerStore,
+}
+
+#[derive(Deserialize)]
+struct ServerCounters {
+    events: u64,
+}
+
+#[derive(Deserialize)]
+struct ServerStore {
+    syncs: u64,
+}
+
 /// A running tapio-server.
 pub(super) struct Server {
     child: Child,
@@ -160,9 +184,15 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts it on `cpus` with the null store or a folder.
-    pub(super) fn start(place: &Place, cpus: &[usize], store: impl Display) -> Result<Self, LoadError> {
+    /// Starts it on `cpus`; it keeps what it receives in `folder`, or nothing.
+    pub(super) fn start(place: &Place, cpus: &[usize], folder: Option<&Path>) -> Result<Self, LoadError> {
         let (grpc, http, log) = (free_port()?, free_port()?, place.log("server"));
+        let store = match folder {
+            Some(folder) => {
+                ["segments".to_owned(), "--data-dir".to_owned(), folder.display().to_string()].to_vec()
+            }
+            None => vec!["null".to_owned()],
+        };
         let child = place
             .program("tapio-server")
             .arg("--grpc-listen")
@@ -170,7 +200,7 @@ impl Server {
             .arg("--http-listen")
             .arg(format_args!("127.0.0.1:{http}"))
             .arg("--store")
-            .arg(store)
+            .args(store)
             .on(cpus)
             .log(&log)?
             .spawn()?;
@@ -184,12 +214,13 @@ impl Server {
         self.child.pid()
     }
 
-    /// Its status page as JSON.
-    pub(super) fn status(&self) -> Result<serde_json::Value, LoadError> {
+    /// What it has received.
+    pub(super) fn received(&self) -> Result<Received, LoadError> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.http));
         let text = http_get(address, "/api/v1/status").map_err(LoadError::io("asking tapio-server"))?;
-        serde_json::from_str(&text)
-            .map_err(|error| LoadError::process("tapio-server", format!("{error} in its status {text:?}")))
+        let status: ServerStatus = serde_json::from_str(&text)
+            .map_err(|error| LoadError::process("tapio-server", format!("{error} in its status {text:?}")))?;
+        Ok(Received { events: status.counters.events, syncs: status.store.syncs })
     }
 
     pub(super) fn stop(self) -> Result<(), LoadError> {
@@ -301,6 +332,11 @@ impl Agent {
 }
 
 impl Status {
+    /// Events of all sources that the server has acked.
+    pub(super) fn acked(&self) -> u64 {
+        self.ledger.iter().map(|row| row.acked).sum()
+    }
+
     /// The ledger of the eBPF source; zeros where there is none.
     pub(super) fn ebpf_row(&self) -> Row {
         self.ledger.iter().find(|row| row.source == "ebpf").cloned().unwrap_or_default()

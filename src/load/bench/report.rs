@@ -51,6 +51,8 @@ measures! {
     IdlePct = "idle_cpu_pct",
     /// Bytes on the server's disk an event.
     DiskBytes = "disk_bytes_per_event",
+    /// Bytes that the server wrote between two syncs, on average.
+    DiskSync = "disk_bytes_per_sync",
     /// What the disk alone reaches with writes of the same size, synced.
     DiskEvents = "disk_limit_events_per_s",
     /// CPU time of those writes alone, for the bytes of one event.

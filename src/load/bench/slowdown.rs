@@ -24,7 +24,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 pub(super) fn real(rig: &Rig, head: Head, program: Program) -> Result<Line, LoadError> {
     let seconds = rig.seconds(4);
     // The server stays up in every leg: only the agent comes and goes.
-    let server = Server::start(&rig.place, &rig.agent_cpus, "null")?;
+    let server = Server::start(&rig.place, &rig.agent_cpus, None)?;
     let running = Running::start(program, rig)?;
     running.measure(rig, 1)?;
     let rounds = rounds::run(2, rig.runs(11), |side| {
@@ -68,7 +68,7 @@ fn slower(off: f64, on: f64) -> f64 {
 /// The worst case: how many times slower, beside libbpf's default ring.
 pub(super) fn worst(rig: &Rig, head: Head) -> Result<Line, LoadError> {
     let seconds = rig.seconds(3);
-    let server = Server::start(&rig.place, &rig.agent_cpus, "null")?;
+    let server = Server::start(&rig.place, &rig.agent_cpus, None)?;
     let running = Running::start(Program::Getpgid, rig)?;
     let rounds = rounds::run(3, rig.runs(7), |side| match side {
         AGENT => {
