@@ -22,7 +22,7 @@ mod settings;
 mod states;
 
 pub use cpus::{COUNTERS, Counter, CpuWords, Lane};
-pub use load::{Attached, LoadError, Loaded, load};
+pub use load::{Attached, LoadError, Loaded, lacking, load, probe_report};
 pub use options::Options;
 pub use probes::{PROBES, Probe, Program, Use};
 pub use rings::{RingPlan, RingPlanError};
