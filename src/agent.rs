@@ -210,7 +210,7 @@ fn start_ebpf(settings: &Settings, health: &Health) -> Result<Option<Loaded>, Ag
     }
     match ebpf::load(&ebpf::Options::from(settings)) {
         Ok(loaded) => {
-            health.set(Source::Ebpf, ebpf_health(&loaded));
+            health.set(Source::Ebpf, ebpf_health(&loaded, settings));
             Ok(Some(loaded))
         }
         Err(error) => {
@@ -226,11 +226,11 @@ fn start_ebpf(settings: &Settings, health: &Health) -> Result<Option<Loaded>, Ag
 }
 
 /// Running if every probe is attached or switched off; else degraded, naming the others.
-fn ebpf_health(loaded: &Loaded) -> CollectorHealth {
+fn ebpf_health(loaded: &Loaded, settings: &Settings) -> CollectorHealth {
     let lacking: Vec<&str> = loaded
         .probes
         .iter()
-        .filter(|(_, probe)| probe.state != ProbeState::Attached)
+        .filter(|(name, probe)| probe.state != ProbeState::Attached && !settings.is_probe_off(name))
         .map(|(name, _)| name.as_str())
         .collect();
     let (state, reason) = if lacking.is_empty() {
@@ -242,6 +242,6 @@ fn ebpf_health(loaded: &Loaded) -> CollectorHealth {
 }
 
 fn ledger_report(counters: &Counters, shared: &Shared, _reports: &Reports) -> LedgerReport {
-    counters.refresh(&shared.ledger);
-    LedgerReport { time_ns: clock::boot_ns(), rows: Vec::new() }
+    let rows = shared.ledger.snapshot(|ledger| counters.refresh(ledger));
+    LedgerReport { time_ns: clock::boot_ns(), rows: rows.iter().map(Into::into).collect() }
 }

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod clock;
 pub mod collector;
 pub mod config;
+pub mod control;
 pub mod egress;
 pub mod engine;
 pub mod entity;
@@ -12,6 +13,8 @@ pub mod event;
 pub mod health;
 pub mod ledger;
 pub mod load;
+pub mod logging;
+pub mod metrics;
 pub mod server;
 pub mod sys;
 

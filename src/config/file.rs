@@ -119,7 +119,9 @@ fn unknown(name: &str) -> String {
     let meant = near.or_else(elsewhere).map(str::to_owned).or_else(by_flag);
     match meant {
         Some(key) => format!("unknown key {name}; did you mean {key}?"),
-        None => format!("unknown key {name}; the keys are {}", keys.join(", ")),
+        None => {
+            format!("unknown key {name}; the keys are the flags of `tapio-collector --help`, in snake_case")
+        }
     }
 }
 
@@ -185,7 +187,7 @@ mod tests {
     }
 
     /// Scenario: keys that do not exist, at the top and in a table.
-    /// Guarantees: line, column and the key that was meant, or all keys.
+    /// Guarantees: line, column and the key that was meant, or where the keys are listed.
     #[test]
     fn unknown_keys_are_placed_and_guessed() {
         assert_eq!(
@@ -202,7 +204,7 @@ mod tests {
             problem("[filters]\nserver = 'a:1'").2,
             "unknown key filters.server; did you mean server?"
         );
-        assert!(problem("[colours]\nred = 1").2.starts_with("unknown key colours; the keys are server, "));
+        assert!(problem("[colours]\nred = 1").2.starts_with("unknown key colours; the keys are the flags"));
         assert_eq!(problem("filters = 1").0, 1);
     }
 

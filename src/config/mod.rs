@@ -171,3 +171,11 @@ impl Default for Settings {
         }
     }
 }
+
+impl Settings {
+    /// Whether a probe stays off because somebody wants it so, or because nobody asked for it.
+    #[must_use]
+    pub fn is_probe_off(&self, name: &str) -> bool {
+        self.probes_off.iter().any(|off| off == name) || (name == "load" && !self.load_probe)
+    }
+}

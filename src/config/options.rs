@@ -455,4 +455,28 @@ mod tests {
             assert_eq!(settings, defaults, "{}", option.flag);
         }
     }
+
+    /// The names of the fields, as `Debug` writes them with one level of indentation a struct.
+    fn fields() -> BTreeSet<String> {
+        let text = format!("{:#?}", Settings::default());
+        let at = |indent: &'static str| {
+            let names = text.lines().filter_map(move |line| line.strip_prefix(indent)?.split_once(": "));
+            names.filter(|(name, _)| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
+        };
+        let outer = at("    ").map(|(name, _)| name.to_owned());
+        outer.chain(at("        ").map(|(name, _)| format!("filters.{name}"))).collect()
+    }
+
+    /// Scenario: the fields of the settings, those of the filters included, beside the keys of the table.
+    /// Guarantees: each field has its row and each row its field; collectors are one field with a row each.
+    #[test]
+    fn every_field_has_its_row() {
+        let mut fields = fields();
+        assert!(fields.remove("filters") && fields.remove("collectors"), "{fields:?}");
+        let keys: BTreeSet<String> = OPTIONS.iter().map(Opt::key).collect();
+        let switches = keys.iter().filter(|key| key.starts_with("enable_")).count();
+        assert_eq!(switches, Source::ALL.len());
+        let keys: BTreeSet<String> = keys.into_iter().filter(|key| !key.starts_with("enable_")).collect();
+        assert_eq!(keys, fields);
+    }
 }

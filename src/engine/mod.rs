@@ -44,10 +44,10 @@ use worker::End;
 
 /// Words in a bulk queue to a shard: 1 MiB, a few milliseconds at the highest rates. What does not fit
 /// waits in the kernel's ring, which is larger.
-const BULK_QUEUE_WORDS: usize = 128 << 10;
+pub const BULK_QUEUE_WORDS: usize = 128 << 10;
 
 /// Words in an urgent queue to a shard.
-const URGENT_QUEUE_WORDS: usize = 16 << 10;
+pub const URGENT_QUEUE_WORDS: usize = 16 << 10;
 
 /// Batches between a shard and egress, for each lane.
 const BATCH_QUEUE: usize = 64;

@@ -330,7 +330,8 @@ mod tests {
         let id = |agent: u64| Id(u128::from(agent).to_be_bytes());
         for agent in 0..=AGENTS_MAX as u64 {
             book.note_batch(&BatchMark {
-                agent: id(agent), unix_range: (0, 1000 - agent % 1000),
+                agent: id(agent),
+                unix_range: (0, 1000 - agent % 1000),
                 ..mark(1, 1, &[])
             });
         }

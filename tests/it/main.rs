@@ -9,10 +9,12 @@
     reason = "a test that cannot go on has failed, and its helpers with it"
 )]
 
+/// Settings from files, variables and flags.
+mod config;
+/// Commands, exit codes, and the life of an agent.
+mod control;
 /// The kernel probes, on this kernel.
 mod ebpf;
-/// The stream against servers that misbehave.
-mod egress;
 /// Identity against this machine's cgroups and processes.
 mod entity;
 /// The agent on a whole host with another kernel, emulated.

@@ -142,6 +142,32 @@ pub fn load(options: &Options) -> Result<Loaded, LoadError> {
     Ok(Loaded { bulk, urgent, cpus: Arc::new(words), probes, plan, attached })
 }
 
+/// How each probe would be here. As far as this process may, the programs are given to the verifier and let go
+/// again; none is attached. Without the privilege, what the kernel has must do.
+///
+/// # Errors
+/// [`LoadError`] for what concerns all probes, other than the privilege.
+pub fn probe_report(options: &Options) -> Result<BTreeMap<String, ProbeHealth>, LoadError> {
+    let kernel = Kernel::read().map_err(|error| LoadError::NoBtf { reason: error.to_string() })?;
+    let cpus = CpuSet::read()?;
+    let page = rustix::param::page_size() as u64;
+    let plan = RingPlan::new(options.ring_bytes, cpus.online.len() as u64, page)?;
+    let mut states = States::plan(options, &kernel);
+    if lacking_capabilities(&read_text("/proc/self/status")?).is_empty() {
+        let v1_memory = v1_memory_hierarchy(&read_text("/proc/cgroups").unwrap_or_default());
+        load_object(&mut states, &Constants::new(options, &kernel, v1_memory), &cpus, plan)?;
+    }
+    Ok(states.health())
+}
+
+/// The capabilities that loading needs and this process lacks.
+///
+/// # Errors
+/// When `/proc` does not say.
+pub fn lacking() -> std::io::Result<Vec<&'static str>> {
+    Ok(lacking_capabilities(&read_text("/proc/self/status")?))
+}
+
 fn no_probe(probes: &BTreeMap<String, ProbeHealth>) -> LoadError {
     let reasons: Vec<String> =
         probes.iter().map(|(name, health)| format!("{name}: {}", health.reason)).collect();

@@ -24,7 +24,8 @@ mod states;
 
 pub use attach::Attached;
 pub use cpus::{COUNTERS, Counter, CpuWords, Lane};
-pub use load::{LoadError, Loaded, load};
+
+pub use load::{LoadError, Loaded, lacking, load, probe_report};
 pub use options::Options;
 pub use probes::{PROBES, Probe, Program, Use};
 pub use rings::{RingPlan, RingPlanError};
