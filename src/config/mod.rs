@@ -4,7 +4,7 @@
 //! positions, `load` merges the layers and says what a reload changes.
 //!
 //! Invariants:
-//! - [`Settings`] is what the rest of the agent sees; nothing else reads the environment or a file.
+//! - [`Settings`] is what the rest of the agent sees: no wish of the user reaches it any other way.
 //! - Every value has a bound, checked before anything starts.
 
 mod file;

@@ -7,6 +7,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use opentelemetry::metrics::{Meter, MeterProvider};
@@ -17,6 +18,7 @@ use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
+use tokio::sync::watch;
 use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
@@ -52,6 +54,8 @@ pub enum OtlpError {
 #[derive(Debug)]
 pub struct Exporter {
     provider: SdkMeterProvider,
+    /// Dropped to give up an export that is on its way.
+    give_up: watch::Sender<()>,
 }
 
 impl Exporter {
@@ -77,7 +81,9 @@ impl Exporter {
             .with_temporality(Temporality::Cumulative)
             .build()
             .map_err(|error| bad(error.to_string()))?;
+        let (give_up, given_up) = watch::channel(());
         let counted = Counted {
+            given_up,
             inner,
             report,
             runtime: tokio::runtime::Handle::current(),
@@ -89,19 +95,27 @@ impl Exporter {
         let scope =
             InstrumentationScope::builder("tapio-collector").with_version(env!("CARGO_PKG_VERSION")).build();
         register(&provider.meter_with_scope(scope), &Arc::new(Cache { vitals, last: Mutex::new(None) }));
-        Ok(Some(Self { provider }))
+        Ok(Some(Self { provider, give_up }))
     }
 
-    /// Exports a last time, if the receiver answers at once, and stops.
+    /// Exports a last time, if the receiver answers at once, and stops. The runtime must still run: the SDK's thread
+    /// uses it until this returns.
     pub async fn stop(self) {
-        let stopping =
-            tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(LAST_EXPORT_MAX));
-        // The SDK ignores its limit while an export is on its way.
-        match tokio::time::timeout(LAST_EXPORT_MAX, stopping).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::debug!("the last export of metrics: {error}"),
+        let provider = self.provider;
+        let mut stopping =
+            tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(LAST_EXPORT_MAX));
+        // The SDK knows no limit while an export is on its way.
+        let ended = match tokio::time::timeout(LAST_EXPORT_MAX, &mut stopping).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                drop(self.give_up);
+                stopping.await
+            }
+        };
+        match ended {
+            Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!("the last export of metrics: {error}"),
-            Err(_) => tracing::debug!("the last export of metrics was given up after {LAST_EXPORT_MAX:?}"),
+            Err(error) => tracing::debug!("the last export of metrics: {error}"),
         }
     }
 }
@@ -208,6 +222,7 @@ struct Counted {
     report: Arc<Mutex<Otlp>>,
     runtime: tokio::runtime::Handle,
     endpoint: String,
+    given_up: watch::Receiver<()>,
 }
 
 impl Counted {
@@ -237,9 +252,16 @@ impl Counted {
 
 impl PushMetricExporter for Counted {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
+        let mut given_up = self.given_up.clone();
+        let mut given_up = pin!(given_up.changed());
         let mut exporting = pin!(self.inner.export(metrics));
-        // The SDK's thread has no runtime: lend it the one that drives the connection.
         let result = poll_fn(|context| {
+            // Nothing is ever sent: this is ready once the sender is gone. The runtime may be next, so the export is
+            // not touched any more.
+            if given_up.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(OTelSdkError::Timeout(LAST_EXPORT_MAX)));
+            }
+            // The SDK's thread has no runtime: lend it the one that drives the connection.
             let _lent = self.runtime.enter();
             exporting.as_mut().poll(context)
         })

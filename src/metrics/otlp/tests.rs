@@ -130,3 +130,23 @@ fn headers_are_checked() {
         assert!(!error.contains("hush"), "{error}");
     }
 }
+
+/// Scenario: a receiver that takes the connection and says nothing, with a timeout of minutes.
+/// Guarantees: stopping does not wait for it, and the SDK's thread is done with the runtime.
+#[test]
+fn a_stalled_receiver_does_not_hold_up_the_end() {
+    runtime().block_on(async {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = silent.local_addr().expect("an address");
+        let settings = Settings { otel_timeout: Duration::from_secs(300), ..settings(address) };
+        let report = Arc::new(Mutex::new(Otlp::default()));
+        let exporter = Exporter::start(&settings, Arc::new(Fake), Arc::clone(&report)).expect("starts");
+        let accepted =
+            tokio::task::spawn_blocking(move || silent.accept().map(|(stream, _)| (silent, stream)));
+        let _kept = accepted.await.expect("ran").expect("an export has begun");
+        let stopped =
+            tokio::time::timeout(Duration::from_secs(60), exporter.expect("asked for").stop()).await;
+        assert!(stopped.is_ok(), "it waited for the receiver");
+        assert!(report.lock().expect("whole").failed > 0);
+    });
+}
