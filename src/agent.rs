@@ -214,7 +214,6 @@ fn start_ebpf(settings: &Settings, health: &Health) -> Result<Option<Loaded>, Ag
             Ok(Some(loaded))
         }
         Err(error) => {
-            tracing::error!("the ebpf collector cannot run: {error}");
             health.set(Source::Ebpf, CollectorHealth::new(State::Failed, error.to_string()));
             Err(match (error, switch) {
                 (error @ LoadError::Privilege { .. }, _) => AgentError::Privilege(error),

@@ -130,6 +130,7 @@ fn a_missing_privilege_has_its_code() {
         }
         let (code, error) = outcome(&command.output().unwrap());
         assert_eq!(code, 77, "{error}");
+        assert_eq!(error.matches("AmbientCapabilities").count(), 1, "once is enough:\n{error}");
         for part in ["CAP_BPF", "CAP_PERFMON", "setcap", "AmbientCapabilities"] {
             assert!(error.contains(part), "{part} is not in\n{error}");
         }
