@@ -99,7 +99,16 @@ impl Scan<'_> {
             }
             let bloom = if needs_bloom { segment.bloom() } else { None };
             if wanted(bloom.as_ref()) {
-                self.visit_segment(segment, &mut skip, &mut visit)?;
+                let mut corrupt = 0;
+                let visited = self.visit_segment(segment, &mut corrupt, &mut skip, &mut visit);
+                if let Err(ScanError::Read(error)) = &visited {
+                    // A part of the disk that cannot be read is damage like any other.
+                    tracing::warn!("a segment is not read to its end: {error}");
+                    corrupt += 1;
+                } else {
+                    visited?;
+                }
+                segment.note_corrupt(corrupt);
             }
         }
         Ok(())
@@ -108,28 +117,27 @@ impl Scan<'_> {
     fn visit_segment(
         &self,
         segment: &Segment,
+        corrupt: &mut u64,
         skip: &mut impl FnMut(&BatchMark) -> bool,
         visit: &mut impl FnMut(&BatchMark, &Columns<'_>),
     ) -> Result<(), ScanError> {
         let Some(mut reader) = segment.reader()? else { return Ok(()) };
-        let mut corrupt = 0;
         loop {
             if self.cancelled.load(Ordering::Relaxed) {
                 return Err(ScanError::Cancelled);
             }
             let frame = match reader.next()? {
-                Step::End => break,
+                Step::End => return Ok(()),
                 Step::Hole(_) => {
-                    corrupt += 1;
+                    *corrupt += 1;
                     continue;
                 }
                 Step::Frame(frame) => frame,
             };
-            let Some(mark) = frame.batch_mark().filter(|mark| self.in_range(mark) && !skip(mark)) else {
-                continue;
-            };
+            let wanted = |mark: &BatchMark| self.is_from_agent(mark) && self.in_range(mark) && !skip(mark);
+            let Some(mark) = frame.batch_mark().filter(wanted) else { continue };
             let Some(body) = reader.body(&frame)? else {
-                corrupt += 1;
+                *corrupt += 1;
                 continue;
             };
             // A batch of a newer version cannot be read here.
@@ -139,14 +147,14 @@ impl Scan<'_> {
                 visit(&mark, &columns);
             }
         }
-        segment.note_corrupt(corrupt);
-        Ok(())
+    }
+
+    fn is_from_agent(&self, mark: &BatchMark) -> bool {
+        self.filter.agent.is_none_or(|agent| agent == mark.agent)
     }
 
     fn in_range(&self, mark: &BatchMark) -> bool {
-        mark.unix_range.1 >= self.filter.from
-            && mark.unix_range.0 < self.filter.to
-            && (mark.agent == Id::default() || self.filter.agent.is_none_or(|agent| agent == mark.agent))
+        mark.unix_range.1 >= self.filter.from && mark.unix_range.0 < self.filter.to
     }
 
     fn find_keys(&mut self, hashes: &[Vec<u64>]) -> Result<(), ScanError> {

@@ -11,14 +11,14 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::StoreError;
 use super::catalogue::{Catalogue, Segment, path_of};
 use super::frame::{FrameKind, SEGMENT_HEADER_BYTES};
-use super::index::{Index, load_summary};
+use super::index::{Index, Summary, load_summary};
 use super::reader::{Frame, Reader, Step};
 use super::record;
 use crate::server::book::{Book, Id, Sender};
@@ -51,6 +51,37 @@ pub(super) struct OpenSegment {
 /// Opens or makes the store in a directory.
 pub(super) fn open(dir: &Path) -> Result<Recovered, StoreError> {
     let failed = |error| StoreError::Directory { path: dir.to_owned(), error };
+    let lock = lock(dir)?;
+    let ids = list(dir).map_err(failed)?;
+    let catalogue = Arc::new(Catalogue::default());
+    let next_id = ids.last().map_or(1, |last| last + 1);
+    let Some((&newest, full)) = ids.split_last() else {
+        return Ok(Recovered { lock, catalogue, book: Book::default(), open: None, next_id });
+    };
+    for &id in full {
+        let segment = passed_over(sealed(dir, id), dir, id).map_err(failed)?;
+        segment.seal();
+        catalogue.add(Arc::new(segment));
+    }
+    let mut book = base(&catalogue);
+    let reopened = reopen(dir, newest, &mut book, &catalogue);
+    let open = match passed_over_newest(reopened, dir, newest).map_err(failed)? {
+        Newest::Continues(open) => {
+            catalogue.add(Arc::clone(&open.segment));
+            Some(open)
+        }
+        Newest::Full(segment) => {
+            segment.seal();
+            catalogue.add(Arc::new(segment));
+            None
+        }
+    };
+    Ok(Recovered { lock, catalogue, book, open, next_id })
+}
+
+/// Makes the directory and keeps a second server out of it.
+fn lock(dir: &Path) -> Result<File, StoreError> {
+    let failed = |error| StoreError::Directory { path: dir.to_owned(), error };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
     let lock = File::open(dir).map_err(failed)?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|error| {
@@ -59,20 +90,47 @@ pub(super) fn open(dir: &Path) -> Result<Recovered, StoreError> {
             other => failed(other.into()),
         }
     })?;
-    let ids = list(dir).map_err(failed)?;
-    let catalogue = Arc::new(Catalogue::default());
-    let next_id = ids.last().map_or(1, |last| last + 1);
-    let Some((&newest, full)) = ids.split_last() else {
-        return Ok(Recovered { lock, catalogue, book: Book::default(), open: None, next_id });
-    };
-    for &id in full {
-        let segment = sealed(dir, id).map_err(failed)?;
-        segment.seal();
-        catalogue.add(Arc::new(segment));
+    // A new directory that its parents do not know is not there after a crash. Those that cannot be opened were
+    // there before.
+    let above = fs::canonicalize(dir).map_err(failed)?;
+    for parent in above.ancestors().skip(1) {
+        if let Err(error) = File::open(parent).and_then(|parent| parent.sync_all()) {
+            tracing::debug!("{}: not synced: {error}", parent.display());
+        }
     }
-    let mut book = base(&catalogue).map_err(failed)?;
-    let open = reopen(dir, newest, &mut book, &catalogue).map_err(failed)?;
-    Ok(Recovered { lock, catalogue, book, open, next_id })
+    Ok(lock)
+}
+
+/// A segment that cannot be read is no reason not to start, unless this is the wrong user.
+fn passed_over(read: io::Result<Segment>, dir: &Path, id: u64) -> io::Result<Segment> {
+    match read {
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
+            tracing::warn!("{}: passed over: {error}", path_of(dir, id).display());
+            Ok(damaged(dir, id))
+        }
+        other => other,
+    }
+}
+
+fn passed_over_newest(read: io::Result<Newest>, dir: &Path, id: u64) -> io::Result<Newest> {
+    match read {
+        Err(error) => passed_over(Err(error), dir, id).map(Newest::Full),
+        read => read,
+    }
+}
+
+/// A segment of which nothing is known.
+fn damaged(dir: &Path, id: u64) -> Segment {
+    let bytes = fs::metadata(path_of(dir, id)).map_or(0, |metadata| metadata.len());
+    Segment::new(dir, id, bytes, Summary { corrupt: 1, ..Summary::default() })
+}
+
+/// What became of the newest segment.
+enum Newest {
+    /// It takes more.
+    Continues(OpenSegment),
+    /// It does not.
+    Full(Segment),
 }
 
 /// The numbers of the segments in a directory, in order; leftovers of unfinished files are removed.
@@ -103,7 +161,7 @@ fn sealed(dir: &Path, id: u64) -> io::Result<Segment> {
     }
     let mut index = Index::default();
     match Reader::new(File::open(&path)?, bytes)? {
-        Some(reader) => replay(reader, &mut Book::default(), &mut index)?,
+        Some(reader) => replay(reader, &mut Book::default(), &mut index),
         None => index.summary.corrupt = 1,
     }
     tracing::info!("{}: index made again, {} batches", path.display(), index.summary.batches);
@@ -114,24 +172,23 @@ fn sealed(dir: &Path, id: u64) -> io::Result<Segment> {
 }
 
 /// The book as the full segments leave it: the newest one that starts with a good book, and all behind it.
-fn base(catalogue: &Catalogue) -> io::Result<Book> {
+fn base(catalogue: &Catalogue) -> Book {
     let segments = catalogue.segments();
     let mut book = Book::default();
-    let mut first = segments.len();
+    let mut first = 0;
     for (number, segment) in segments.iter().enumerate().rev() {
-        first = number;
-        let Some(reader) = segment.reader()? else { continue };
-        if let Some(found) = first_book(reader)? {
-            book = found;
+        let found = segment.reader().and_then(|reader| reader.map_or(Ok(None), first_book));
+        if let Ok(Some(found)) = found {
+            (book, first) = (found, number);
             break;
         }
     }
     for segment in segments.iter().skip(first) {
-        if let Some(reader) = segment.reader()? {
-            replay(reader, &mut book, &mut Index::default())?;
+        if let Ok(Some(reader)) = segment.reader() {
+            replay(reader, &mut book, &mut Index::default());
         }
     }
-    Ok(book)
+    book
 }
 
 /// The book at the start of a segment.
@@ -144,56 +201,38 @@ fn first_book(mut reader: Reader) -> io::Result<Option<Book>> {
 }
 
 /// Opens the newest segment: cuts its torn tail, reads it, and prepares it for more.
-fn reopen(dir: &Path, id: u64, book: &mut Book, catalogue: &Catalogue) -> io::Result<Option<OpenSegment>> {
+fn reopen(dir: &Path, id: u64, book: &mut Book, catalogue: &Catalogue) -> io::Result<Newest> {
     let path = path_of(dir, id);
     let bytes = fs::metadata(&path)?.len();
-    let Some(reader) = Reader::new(File::open(&path)?, bytes)? else {
+    let reader = |end| Reader::new(File::open(&path)?, end);
+    let Some(whole) = reader(bytes)? else {
         // Its header goes to the disk before anything in it is acked.
-        return abandon_headless(dir, id, bytes, catalogue);
+        tracing::warn!("{}: its header is damaged; passed over", path.display());
+        return Ok(Newest::Full(damaged(dir, id)));
     };
-    let salt = reader.salt();
-    let end = durable_end(reader)?;
-    let has_book = match Reader::new(File::open(&path)?, end)? {
-        Some(reader) => first_book(reader)?,
-        None => None,
-    };
-    let continues = has_book.is_some();
-    if let Some(found) = has_book {
+    let salt = whole.salt();
+    let end = durable_end(whole)?;
+    let found = reader(end)?.map_or(Ok(None), first_book)?;
+    let has_book = found.is_some();
+    if let Some(found) = found {
         *book = found;
     }
     let mut index = Index::default();
-    if let Some(reader) = Reader::new(File::open(&path)?, end)? {
-        replay(reader, book, &mut index)?;
+    if let Some(reader) = reader(end)? {
+        replay(reader, book, &mut index);
     }
-    let segment = Arc::new(Segment::new(dir, id, end, index.summary));
-    catalogue.add(Arc::clone(&segment));
-    let file = if continues { cut(&path, end, bytes, catalogue) } else { None };
-    match file {
-        Some(file) => Ok(Some(OpenSegment { file, segment, salt, index, senders: HashMap::new() })),
-        None => {
-            segment.seal();
-            Ok(None)
+    let segment = Segment::new(dir, id, end, index.summary);
+    match cut(&path, end, bytes, catalogue).filter(|_| has_book) {
+        Some(file) => {
+            let segment = Arc::new(segment);
+            Ok(Newest::Continues(OpenSegment { file, segment, salt, index, senders: HashMap::new() }))
         }
+        None => Ok(Newest::Full(segment)),
     }
-}
-
-fn abandon_headless(
-    dir: &Path,
-    id: u64,
-    bytes: u64,
-    catalogue: &Catalogue,
-) -> io::Result<Option<OpenSegment>> {
-    let mut index = Index::default();
-    index.summary.corrupt = 1;
-    tracing::warn!("{}: its header is damaged; passed over", path_of(dir, id).display());
-    let segment = Segment::new(dir, id, bytes, index.summary);
-    segment.seal();
-    catalogue.add(Arc::new(segment));
-    Ok(None)
 }
 
 /// Cuts the tail off; `None` when the file cannot be written, which makes it a full one.
-fn cut(path: &PathBuf, end: u64, bytes: u64, catalogue: &Catalogue) -> Option<File> {
+fn cut(path: &Path, end: u64, bytes: u64, catalogue: &Catalogue) -> Option<File> {
     let cut = || {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         if end < bytes {
@@ -232,8 +271,15 @@ fn durable_end(mut reader: Reader) -> io::Result<u64> {
     Ok(holes.first().map_or(end, |&hole| hole.min(end)))
 }
 
-/// Reads all frames of a segment into the book and the index.
-fn replay(mut reader: Reader, book: &mut Book, index: &mut Index) -> io::Result<()> {
+/// Reads all frames of a segment, as far as the disk gives them, into the book and the index.
+fn replay(mut reader: Reader, book: &mut Book, index: &mut Index) {
+    if let Err(error) = replay_frames(&mut reader, book, index) {
+        tracing::warn!("a segment is not read to its end: {error}");
+        index.summary.corrupt += 1;
+    }
+}
+
+fn replay_frames(reader: &mut Reader, book: &mut Book, index: &mut Index) -> io::Result<()> {
     loop {
         match reader.next()? {
             Step::End => return Ok(()),

@@ -183,6 +183,24 @@ fn a_damaged_header_stops_nothing() {
     assert_eq!(reopened(dir.path()).0, 3);
 }
 
+/// Scenario: among the segments are a directory, an empty file and noise, older and newer than the good one.
+/// Guarantees: the store opens and has what is good; it goes on under a number of its own.
+#[test]
+fn what_is_no_segment_is_passed_over() {
+    let dir = filled(2);
+    fs::rename(only_segment(&dir), catalogue::path_of(dir.path(), 5)).expect("renames");
+    fs::create_dir(catalogue::path_of(dir.path(), 3)).expect("makes");
+    fs::write(catalogue::path_of(dir.path(), 4), vec![0x5a; 5000]).expect("writes");
+    fs::write(catalogue::path_of(dir.path(), 7), "").expect("writes");
+    fs::write(dir.path().join("00000000000000000005.tmp"), "half").expect("writes");
+    fs::write(dir.path().join("notes.txt"), "mine").expect("writes");
+    let (position, batches, recovered) = reopened(dir.path());
+    assert_eq!((position, batches), (2, vec![1, 2]));
+    assert_eq!(recovered.next_id, 8);
+    assert!(!dir.path().join("00000000000000000005.tmp").exists());
+    assert!(dir.path().join("notes.txt").exists());
+}
+
 /// Scenario: a store of three small segments at most gets many batches; then index files are lost or damaged.
 /// Guarantees: it stays within its bound, deletes the oldest and counts it; indexes are made again, and the
 /// position survives the deletion of the segments it came from.
