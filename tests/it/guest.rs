@@ -69,8 +69,16 @@ fn missing() -> Option<String> {
     Some(format!("the image could not be built: {}", said.lines().last().unwrap_or("it said nothing")))
 }
 
+/// How the one boot went.
+#[derive(Debug)]
+enum Guest {
+    Missing(String),
+    Failed(String),
+    Ran(Findings),
+}
+
 /// Boots the guest with these programs and runs `guest/script.sh` in it.
-fn boot() -> Findings {
+fn boot() -> Guest {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guest");
     if folder.exists() {
         std::fs::remove_dir_all(&folder).expect("what the last run left can be removed");
@@ -85,22 +93,20 @@ fn boot() -> Findings {
         .output()
         .unwrap();
     let findings = Findings { folder };
-    assert!(
-        output.status.success(),
-        "the guest ended with {}\n{}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr),
-        findings.log()
-    );
-    findings
+    if output.status.success() {
+        return Guest::Ran(findings);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Guest::Failed(format!("the guest ended with {}\n{said}\n{}", output.status, findings.log()))
 }
 
 /// What the one boot found; nothing, and said, where there is no guest.
 fn findings(test: &str) -> Option<&'static Findings> {
-    static FINDINGS: OnceLock<Result<Findings, String>> = OnceLock::new();
-    match FINDINGS.get_or_init(|| missing().map_or_else(|| Ok(boot()), Err)) {
-        Ok(findings) => Some(findings),
-        Err(reason) => {
+    static GUEST: OnceLock<Guest> = OnceLock::new();
+    match GUEST.get_or_init(|| missing().map_or_else(boot, Guest::Missing)) {
+        Guest::Ran(findings) => Some(findings),
+        Guest::Failed(why) => panic!("{why}"),
+        Guest::Missing(reason) => {
             skipped(&format!("guest::{test}"), reason);
             None
         }
