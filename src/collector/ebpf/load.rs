@@ -80,7 +80,7 @@ pub struct Loaded {
     pub urgent: Ring,
     /// The counters of each CPU.
     pub cpus: Arc<CpuWords>,
-    /// How each probe of [`PROBES`] is.
+    /// How each probe of [`PROBES`](super::PROBES) is.
     pub probes: BTreeMap<String, ProbeHealth>,
     /// The sizes of the rings.
     pub plan: RingPlan,
