@@ -194,25 +194,29 @@ kinds! {
     OomVictim = 4, "oom_victim", "oom", Error,
         ["comm": Chars, "total_vm_kib": Unsigned, "anon_rss_kib": Unsigned, "file_rss_kib": Unsigned,
          "shmem_rss_kib": Unsigned, "pgtables_kib": Unsigned, "uid": Unsigned, "oom_score_adj": Signed], None;
-    /// A signal that ends or dumps a process was generated; the owner is the target. The sender is the process that
-    /// called kill(2); for a fault the target itself; for code 128 (`SI_KERNEL`) with signal 9 whoever ran out of memory.
+    /// A signal that ends or dumps a process was generated; the owner is the target. The sender is the
+    /// process that called kill(2); for a fault the target itself; for code 128 (`SI_KERNEL`) with signal 9
+    /// whoever ran out of memory.
     Signal = 5, "signal", "signal", Error,
         ["signal": Unsigned, "code": Signed, "group": Unsigned, "result": Unsigned, "sender_pid": Unsigned,
          "sender_start_ns": Unsigned, "sender_cgroup": Unsigned, "sender_uid": Unsigned, "sender_comm": Chars], None;
-    /// A TCP connection attempt ended; the owner is the process that called connect. The result is 0, or the socket's
-    /// error (111 refused, 110 no answer, 113 unreachable), or 99 when no port was free, or 125 when this side gave up
-    /// before an answer. A connect from before the start has duration 0 and at best its cgroup.
+    /// A TCP connection attempt ended; the owner is the process that called connect. The result is 0, or the
+    /// socket's error (111 refused, 110 no answer, 113 unreachable), or 99 when no port was free, or 125 when
+    /// this side gave up before an answer. A connect from before the start has duration 0 and at best its
+    /// cgroup.
     TcpConnect = 6, "tcp_connect", "net", Info,
         ["source_address": Address, "destination_address": Address, "source_port": Unsigned,
          "destination_port": Unsigned, "result_errno": Unsigned, "duration_ns": Nanoseconds], None;
-    /// A socket started (1) or stopped (0) listening; the owner is the process that made it listen. Port 0: not bound yet.
+    /// A socket started (1) or stopped (0) listening; the owner is the process that made it listen. Port 0:
+    /// not bound yet.
     TcpListen = 7, "tcp_listen", "net", Notice, ["address": Address, "port": Unsigned, "listening": Unsigned], None;
-    /// A connection was reset by its peer. The source is this host's end; a cgroup may own it, no process does.
+    /// A connection was reset by its peer. The source is this host's end; a cgroup may own it, no process
+    /// does.
     TcpResetReceived = 8, "tcp_reset_received", "net", Notice,
         ["source_address": Address, "destination_address": Address, "source_port": Unsigned, "destination_port": Unsigned,
          "state": Unsigned], None;
-    /// This host sent a reset; the source is its end. State 0: there is no socket. Reason 1: nobody listens on the source
-    /// port; 0: the kernel does not say; others are the kernel's `sk_rst_reason`.
+    /// This host sent a reset; the source is its end. State 0: there is no socket. Reason 1: nobody listens
+    /// on the source port; 0: the kernel does not say; others are the kernel's `sk_rst_reason`.
     TcpResetSent = 9, "tcp_reset_sent", "net", Notice,
         ["source_address": Address, "destination_address": Address, "source_port": Unsigned, "destination_port": Unsigned,
          "state": Unsigned, "reason": Unsigned], None;
@@ -220,15 +224,17 @@ kinds! {
     TcpRetransmit = 10, "tcp_retransmit", "net", Info,
         ["source_address": Address, "destination_address": Address, "source_port": Unsigned, "destination_port": Unsigned,
          "state": Unsigned], None;
-    /// A block request failed. The device is `major << 20 | minor` of the whole disk, the operation a `REQ_OP_*`
-    /// (0 read, 1 write, 2 flush, 3 discard); the owner is the v2 cgroup that pays for the request, if there is one.
+    /// A block request failed. The device is `major << 20 | minor` of the whole disk, the operation a
+    /// `REQ_OP_*` (0 read, 1 write, 2 flush, 3 discard); the owner is the v2 cgroup that pays for the
+    /// request, if there is one.
     BlockError = 11, "block_error", "block", Error,
         ["device": Unsigned, "sector": Unsigned, "bytes": Unsigned, "errno": Unsigned, "operation": Unsigned], None;
-    /// A block request took longer than the threshold, from its first issue to the driver. Slots as in [`Kind::BlockError`].
+    /// A block request took longer than the threshold, from its first issue to the driver. Slots as in
+    /// [`Kind::BlockError`].
     BlockLatency = 12, "block_latency", "block", Notice,
         ["device": Unsigned, "sector": Unsigned, "bytes": Unsigned, "latency_ns": Nanoseconds, "operation": Unsigned], None;
-    /// A system call failed for want of a resource. `suppressed`: how many of the same cgroup and errno were held back
-    /// since the last event of theirs.
+    /// A system call failed for want of a resource. `suppressed`: how many of the same cgroup and errno were
+    /// held back since the last event of theirs.
     SyscallError = 13, "syscall_error", "errno", Error,
         ["syscall": Unsigned, "errno": Unsigned, "suppressed": Unsigned, "comm": Chars], None;
     /// A cgroup was made; the owner is the new cgroup.
@@ -426,7 +432,8 @@ pub const fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// The span id of an event, derived from its id, so that it is the same wherever and whenever it is made. Never 0.
+/// The span id of an event, derived from its id, so that it is the same wherever and whenever it is made.
+/// Never 0.
 #[must_use]
 pub fn span_id(boot_id: [u8; 16], source: Source, producer: u16, sequence: u64) -> u64 {
     let boot = u128::from_le_bytes(boot_id);

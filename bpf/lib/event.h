@@ -23,7 +23,7 @@ struct tapio_header {
 
 _Static_assert(sizeof(struct tapio_header) == 40, "five words");
 
-/* Set in tapio_header.cgroup when the id is of the v1 memory hierarchy: ids of two hierarchies may be equal. */
+/* Set in tapio_header.cgroup when the id is of the v1 memory hierarchy, whose ids overlap those of v2. */
 #define TAPIO_CGROUP_V1 (1ULL << 62)
 
 /* Set in tapio_header.flags when the text fills the record, so that more of it may be missing. */

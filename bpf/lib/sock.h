@@ -33,7 +33,8 @@ static __always_inline void tapio_source(__u64 *words, const struct sock *sk)
 {
 	const __u64 *v6 = (const __u64 *)&sk->__sk_common.skc_v6_rcv_saddr;
 
-	if (sk->__sk_common.skc_family == AF_INET6 && bpf_core_field_exists(sk->__sk_common.skc_v6_rcv_saddr)) {
+	if (sk->__sk_common.skc_family == AF_INET6 &&
+	    bpf_core_field_exists(sk->__sk_common.skc_v6_rcv_saddr)) {
 		words[0] = v6[0];
 		words[1] = v6[1];
 	} else {
@@ -45,7 +46,8 @@ static __always_inline void tapio_destination(__u64 *words, const struct sock *s
 {
 	const __u64 *v6 = (const __u64 *)&sk->__sk_common.skc_v6_daddr;
 
-	if (sk->__sk_common.skc_family == AF_INET6 && bpf_core_field_exists(sk->__sk_common.skc_v6_daddr)) {
+	if (sk->__sk_common.skc_family == AF_INET6 &&
+	    bpf_core_field_exists(sk->__sk_common.skc_v6_daddr)) {
 		words[0] = v6[0];
 		words[1] = v6[1];
 	} else {
@@ -53,7 +55,7 @@ static __always_inline void tapio_destination(__u64 *words, const struct sock *s
 	}
 }
 
-/* This end's port; 0 before there is one. A socket that closes has given it back already, but keeps a copy. */
+/* This end's port; 0 before there is one. A socket that closes has given it back, but keeps a copy. */
 static __always_inline __u16 tapio_source_port(const struct sock *sk)
 {
 	__u16 port = sk->__sk_common.skc_num;
@@ -87,7 +89,7 @@ static __always_inline bool tapio_full_sock(const struct sock *sk)
 	return state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV;
 }
 
-/* The cgroup that made a full socket, chosen as for tasks; the v1 one is known only where it limits TCP memory. */
+/* The cgroup of a full socket, chosen as for tasks; the v1 one is known only where it limits TCP memory. */
 static __always_inline __u64 tapio_sock_cgroup(const struct sock *sk)
 {
 	struct cgroup *cgroup;

@@ -25,7 +25,8 @@ struct {
 } texts SEC(".maps");
 
 /* A scratch record for `kind`, its header filled but for the owner and the length. */
-static __always_inline void *tapio_text_begin(struct tapio_here *here, enum tapio_kind kind, enum tapio_lane lane)
+static __always_inline void *tapio_text_begin(struct tapio_here *here, enum tapio_kind kind,
+					      enum tapio_lane lane)
 {
 	__u32 key = kind;
 	struct tapio_header *header = bpf_map_lookup_elem(&texts, &key);
@@ -41,7 +42,7 @@ static __always_inline void *tapio_text_begin(struct tapio_here *here, enum tapi
 	return header;
 }
 
-/* Appends the kernel string `text` behind the `slots` bytes of slots (a constant), and hands the record over. */
+/* Appends the kernel string `text` behind `slots` bytes of slots (a constant), and hands the record over. */
 static __always_inline void tapio_text_submit(struct tapio_here *here, struct tapio_text_record *record,
 					      __u32 slots, const char *text, enum tapio_lane lane)
 {

@@ -51,7 +51,7 @@ static __always_inline void net_own(struct tapio_header *header, struct net_sock
 
 	header->cgroup = socket->owner.cgroup;
 	header->start_ns = socket->owner.start_ns;
-	/* The compiler must not merge this load with one of a task: the verifier wants one type of pointer a load. */
+	/* Not to be merged with a load from a task: the verifier wants one type of pointer for each load. */
 	barrier_var(tgid);
 	header->tgid = tgid;
 }
@@ -105,7 +105,7 @@ static __always_inline void net_listen(const struct sock *sk, bool listening)
 
 	record = tapio_reserve(&here, TAPIO_TCP_LISTEN, sizeof(*record), TAPIO_BULK);
 	if (record) {
-		/* A listener from before is closed by a process that has it, which need not be the one that made it. */
+		/* A listener from before: whoever closes it has it, if not made it. */
 		if (socket)
 			net_own(&record->header, socket);
 		else
@@ -167,7 +167,7 @@ int BPF_PROG(net_reset_received, struct sock *sk)
 	return 0;
 }
 
-/* Why a reset is sent, as event.rs has it: 1 when nobody listens, else the kernel's sk_rst_reason, 0 for none. */
+/* Why a reset is sent, as event.rs has it: 1 when nobody listens, else the kernel's sk_rst_reason or 0. */
 enum sk_rst_reason { SK_RST_REASON_NO_SOCKET = 1 };
 
 #define NET_NO_SOCKET 1

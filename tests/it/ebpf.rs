@@ -1,4 +1,5 @@
-//! The kernel probes on this machine's own kernel: each signal is provoked for real and its event read from the ring.
+//! The kernel probes on this machine's own kernel: each signal is provoked for real and its event read from
+//! the ring.
 //!
 //! Needs root. What this kernel or machine lacks is skipped with the reason.
 

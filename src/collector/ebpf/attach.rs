@@ -1,7 +1,8 @@
 //! The attached programs, and how often the kernel did not run one.
 //!
 //! The kernel never runs a program while the same program runs on the same CPU: an event in an interrupt that
-//! comes at just that moment is passed over. No program can count that, so it is in no sequence; the kernel counts it.
+//! comes at just that moment is passed over. No program can count that, so it is in no sequence; the kernel
+//! counts it.
 //!
 //! Invariants:
 //! - Reading the counts needs no privilege and no bpf(2): they are in `/proc/self/fdinfo`.
@@ -41,7 +42,8 @@ impl Attached {
         self.programs.is_empty()
     }
 
-    /// How often the kernel passed each program over since it was loaded, by name. Kernels before 5.12 do not say: none then.
+    /// How often the kernel passed each program over since it was loaded, by name. Kernels before 5.12 do not
+    /// say: none then.
     ///
     /// # Errors
     /// Of reading `/proc/self/fdinfo`: skip this round.

@@ -5,8 +5,8 @@
 //!
 //! Invariants:
 //! - Loading is tried at most once more than there are programs.
-//! - After [`load`], what is held are mapped rings, mapped counters and one link a program: no map is looked up again,
-//!   so the process may give up its privileges.
+//! - After [`load`], what is held are mapped rings, mapped counters and one link a program: no map is looked
+//!   up again, so the process may give up its privileges.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd};
@@ -142,8 +142,8 @@ pub fn load(options: &Options) -> Result<Loaded, LoadError> {
     Ok(Loaded { bulk, urgent, cpus: Arc::new(words), probes, plan, attached })
 }
 
-/// How each probe would be here. As far as this process may, the programs are given to the verifier and let go
-/// again; none is attached. Without the privilege, what the kernel has must do.
+/// How each probe would be here. As far as this process may, the programs are given to the verifier and let
+/// go again; none is attached. Without the privilege, what the kernel has must do.
 ///
 /// # Errors
 /// [`LoadError`] for what concerns all probes, other than the privilege.
@@ -292,7 +292,8 @@ mod tests {
     use super::*;
     use crate::config::Settings;
 
-    /// Scenario: this kernel is told that it is an older one: tracepoints with fewer arguments, errors as errnos.
+    /// Scenario: this kernel is told that it is an older one: tracepoints with fewer arguments, errors as
+    /// errnos.
     /// Guarantees: the verifier takes what those kernels would run, so that nothing rots unseen.
     #[test]
     fn live_older_paths_load() {

@@ -1,8 +1,9 @@
-//! The kernel as a source: loads the BPF programs of `bpf/`, attaches them, and hands out their rings and counters.
+//! The kernel as a source: loads the BPF programs of `bpf/`, attaches them, and hands out their rings and
+//! counters.
 //!
 //! A probe is a group of programs for one kind of signal. [`PROBES`] lists them; `bpf/probes/` has the
-//! programs and `bpf/lib/` what they share. [`load()`] decides what this kernel can run, loads that, and says of each
-//! probe whether it is attached, missing or refused. Reading the rings is the engine's work.
+//! programs and `bpf/lib/` what they share. [`load()`] decides what this kernel can run, loads that, and says
+//! of each probe whether it is attached, missing or refused. Reading the rings is the engine's work.
 //!
 //! Invariants:
 //! - One probe that this kernel lacks, or that its verifier refuses, never takes another with it.

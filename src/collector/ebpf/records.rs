@@ -59,7 +59,8 @@ fn kinds_match_the_header() {
 }
 
 /// Scenario: every C record beside the slots of its kind.
-/// Guarantees: the same slots, in the same order, with the same words, in the header of the probe that the table names.
+/// Guarantees: the same slots, in the same order, with the same words, in the header of the probe that the
+/// table names.
 #[test]
 fn records_match_the_slots() {
     let headers = files(".h");
@@ -80,8 +81,8 @@ fn flags_match_the_header() {
 }
 
 /// Scenario: the files of `bpf/probes`, the object that includes them, and the table of probes.
-/// Guarantees: each file is a row and included; each row's programs stand in its file, opted in one by one, named
-/// after the probe, at the tracepoint that the row says.
+/// Guarantees: each file is a row and included; each row's programs stand in its file, opted in one by one,
+/// named after the probe, at the tracepoint that the row says.
 #[test]
 fn table_matches_the_files() {
     let sources = files(".bpf.c");

@@ -83,7 +83,8 @@ mod tests {
     const PAGE: u64 = 4096;
 
     /// Scenario: every number of CPUs up to 512 with limits from one page to 4 GiB.
-    /// Guarantees: the sum stays within the limit, sizes are powers of two of whole pages, and no CPU could have twice as much.
+    /// Guarantees: the sum stays within the limit, sizes are powers of two of whole pages, and no CPU could
+    /// have twice as much.
     #[test]
     fn split_stays_within_the_limit() {
         for cpus in 1..=512 {

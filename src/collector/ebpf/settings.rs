@@ -31,7 +31,8 @@ const ERRNOS: [u32; 18] = [
     122, // EDQUOT
 ];
 
-/// Block statuses (`include/linux/blk_types.h`) with the errnos that the kernel turns them into; EIO for others.
+/// Block statuses (`include/linux/blk_types.h`) with the errnos that the kernel turns them into; EIO for
+/// others.
 const BLOCK_ERRNOS: [(usize, u8); 15] = [
     (1, 95),  // not supported: EOPNOTSUPP
     (2, 110), // timeout: ETIMEDOUT
@@ -109,7 +110,8 @@ constants! {
 }
 
 impl Constants {
-    /// The constants for these options on this kernel, whose memory controller is on hierarchy `v1_memory`, if on a v1 one.
+    /// The constants for these options on this kernel, whose memory controller is on hierarchy `v1_memory`,
+    /// if on a v1 one.
     pub(super) fn new(options: &Options, kernel: &Kernel, v1_memory: Option<u32>) -> Self {
         let filters = &options.filters;
         let argument = |tracepoint: &str, index: usize| {
@@ -152,7 +154,8 @@ mod tests {
     use super::*;
 
     /// Scenario: the fields of the C struct beside the ones here.
-    /// Guarantees: same types and names in the same order, without padding, so each constant arrives as itself.
+    /// Guarantees: same types and names in the same order, without padding, so each constant arrives as
+    /// itself.
     #[test]
     fn layout_matches_the_header() {
         let header = include_str!("../../../bpf/lib/settings.h");

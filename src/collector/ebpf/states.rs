@@ -134,7 +134,8 @@ mod tests {
     }
 
     /// Scenario: one of three programs is refused, then the other two.
-    /// Guarantees: the probe runs in part and says without which; with none left it is refused; a program is refused once.
+    /// Guarantees: the probe runs in part and says without which; with none left it is refused; a program is
+    /// refused once.
     #[test]
     fn refused_programs_show() {
         let mut states = all(&Fate::Wanted);

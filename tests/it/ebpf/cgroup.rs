@@ -85,8 +85,8 @@ fn kinds_of(events: &[Seen], id: u64) -> Vec<Kind> {
 }
 
 /// Scenario: a cgroup is made, a process moves in, runs a program and ends, and the cgroup is removed.
-/// Guarantees: four events in that order with id, path, hierarchy and level; the attach names the process; what the
-/// process does next is owned by the cgroup.
+/// Guarantees: four events in that order with id, path, hierarchy and level; the attach names the process;
+/// what the process does next is owned by the cgroup.
 #[test]
 fn live_cgroup_life() {
     if !root("live_cgroup_life") {
@@ -131,8 +131,8 @@ fn one_of_this_test(events: &[Seen]) -> u64 {
 }
 
 /// Scenario: a process in a cgroup limited to 24 MiB takes more and more memory.
-/// Guarantees: reclaim is counted; the victim is named with what it held, inside the limit; the kernel's signal and
-/// the exit by it follow, all of the same process and cgroup.
+/// Guarantees: reclaim is counted; the victim is named with what it held, inside the limit; the kernel's
+/// signal and the exit by it follow, all of the same process and cgroup.
 #[test]
 fn live_oom_in_a_cgroup() {
     const LIMIT: u64 = 24 << 20;

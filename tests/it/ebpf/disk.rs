@@ -38,8 +38,10 @@ impl Drop for Tiny {
     }
 }
 
-/// Scenario: a full file system, no file descriptor left, a port that is taken, and many failures of no interest.
-/// Guarantees: ENOSPC, EMFILE and EADDRINUSE come with the call's number and the process; ENOENT does not come.
+/// Scenario: a full file system, no file descriptor left, a port that is taken, and many failures of no
+/// interest.
+/// Guarantees: ENOSPC, EMFILE and EADDRINUSE come with the call's number and the process; ENOENT does not
+/// come.
 #[test]
 fn live_errnos_of_exhaustion() {
     if !root("live_errnos_of_exhaustion") {
@@ -130,8 +132,8 @@ impl Drop for Loop {
 }
 
 /// Scenario: 8 KiB are read past the cache from a loop device, with a threshold of one nanosecond.
-/// Guarantees: each request is an event with device, sector, size, operation and a latency; with a threshold that
-/// nothing reaches there is none, and all are counted as fast.
+/// Guarantees: each request is an event with device, sector, size, operation and a latency; with a threshold
+/// that nothing reaches there is none, and all are counted as fast.
 #[test]
 fn live_block_latency() {
     if !root("live_block_latency") {
@@ -169,7 +171,8 @@ fn live_block_latency() {
 }
 
 /// Scenario: a loop device whose sparse file has no room on its full tmpfs is written to.
-/// Guarantees: the failed request is an event with device, sector, size, operation and an errno, in the urgent lane.
+/// Guarantees: the failed request is an event with device, sector, size, operation and an errno, in the
+/// urgent lane.
 #[test]
 fn live_block_error() {
     if !root("live_block_error") {

@@ -37,7 +37,8 @@ fn wire(address: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// Connects to a listener, closes it, connects again; gives the listener's address, the first connect's port and the events.
+/// Connects to a listener, closes it, connects again; gives the listener's address, the first connect's port
+/// and the events.
 fn connect_twice(recorder: &mut Recorder, loopback: IpAddr) -> std::io::Result<(SocketAddr, u16, Vec<Seen>)> {
     let listener = TcpListener::bind((loopback, 0))?;
     let address = listener.local_addr()?;
@@ -50,7 +51,8 @@ fn connect_twice(recorder: &mut Recorder, loopback: IpAddr) -> std::io::Result<(
 
 /// Scenario: a listener is connected to, closed, and connected to again, over IPv4 and over IPv6.
 /// Guarantees: listening and its end are events of this process; the first connect has result 0, the second
-/// ECONNREFUSED; the reset that refused it says that nobody listens, with the port, though no process owns it.
+/// ECONNREFUSED; the reset that refused it says that nobody listens, with the port, though no process owns
+/// it.
 #[test]
 fn live_connect_and_refusal() {
     const NAME: &str = "live_connect_and_refusal";
@@ -112,7 +114,8 @@ fn assert_refusal(events: &[Seen], address: SocketAddr, refused_from: u64) {
 }
 
 /// Scenario: one end of a connection closes with unread data, which resets it.
-/// Guarantees: the end that was reset and the end that sent the reset are both events, with the state they were in.
+/// Guarantees: the end that was reset and the end that sent the reset are both events, with the state they
+/// were in.
 #[test]
 fn live_reset_of_a_connection() {
     if !root("live_reset_of_a_connection") {
@@ -143,7 +146,8 @@ fn live_reset_of_a_connection() {
 }
 
 /// Scenario: a listener whose queue is full does not answer; the SYN is sent again; the program gives up.
-/// Guarantees: the retransmit is seen in SYN_SENT, and the connect ends as given up by this side, after the time it took.
+/// Guarantees: the retransmit is seen in SYN_SENT, and the connect ends as given up by this side, after the
+/// time it took.
 #[test]
 fn live_connect_without_an_answer() {
     if !root("live_connect_without_an_answer") {

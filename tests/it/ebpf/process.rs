@@ -14,8 +14,8 @@ fn start_ticks(pid: u32) -> u64 {
 }
 
 /// Scenario: a program runs and exits with 7, another with 0, while a thread of this process comes and goes.
-/// Guarantees: fork, exec and exit say who, whose child, what program and what status; failures travel in the urgent
-/// lane, ordinary life in the bulk lane; a thread is no event.
+/// Guarantees: fork, exec and exit say who, whose child, what program and what status; failures travel in the
+/// urgent lane, ordinary life in the bulk lane; a thread is no event.
 #[test]
 fn live_process_life() {
     if !root("live_process_life") {
@@ -50,8 +50,8 @@ fn live_process_life() {
 }
 
 /// Scenario: a sleeping process is killed with SIGTERM by this one; a shell aborts itself.
-/// Guarantees: the target owns the signal and the sender is named whole; the exit says by which signal; the start
-/// time is the one in `/proc`.
+/// Guarantees: the target owns the signal and the sender is named whole; the exit says by which signal; the
+/// start time is the one in `/proc`.
 #[test]
 fn live_signal_names_its_sender() {
     if !root("live_signal_names_its_sender") {

@@ -98,7 +98,8 @@ impl Recorder {
         events
     }
 
-    /// Checks that made = read + lost for each CPU and lane, and that the gaps say the same. Returns what was lost.
+    /// Checks that made = read + lost for each CPU and lane, and that the gaps say the same. Returns what was
+    /// lost.
     pub(super) fn assert_closed(&self, events: &[Seen]) -> u64 {
         let mut read: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
         for event in events {
