@@ -9,7 +9,7 @@
 #include "lib/event.h"
 
 #define SYS_GETPGID 121
-#define KIND_LOAD   19
+#define KIND_LOAD 19
 
 struct task_struct___baseline {
 	int tgid;

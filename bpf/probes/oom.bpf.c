@@ -19,10 +19,10 @@
 #define oom_kib(mm, kind)                                                                   \
 	({                                                                                  \
 		struct mm_struct___atomic *atomic = (void *)mm;                             \
-		__s64 pages = bpf_core_field_exists(atomic->rss_stat.count) ?               \
-			BPF_CORE_READ(atomic, rss_stat.count[kind].counter) :               \
-			BPF_CORE_READ(mm, rss_stat[kind].count);                            \
-		pages > 0 ? (__u64)pages * settings.page_kib : 0;                           \
+		__s64 pages = bpf_core_field_exists(atomic->rss_stat.count)                 \
+				      ? BPF_CORE_READ(atomic, rss_stat.count[kind].counter) \
+				      : BPF_CORE_READ(mm, rss_stat[kind].count);            \
+		pages > 0 ? (__u64)pages *settings.page_kib : 0;                            \
 	})
 
 static __always_inline void oom_describe(struct tapio_oom_victim *record, struct task_struct *task)

@@ -1,7 +1,7 @@
-#![no_main]
 //! The server's decoder on any bytes: a request as it arrives, and a batch as it is stored.
 //!
 //! Finds: panics, and batches that pass the check without yielding exactly their events.
+#![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use tapio::server::decode::Columns;

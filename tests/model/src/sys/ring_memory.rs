@@ -75,7 +75,8 @@ impl RingMemory {
         let start = (position & self.mask()) as usize / 8;
         let end = (start + words).min(self.0.data.len());
         // SAFETY: loom fails the test if a write runs at the same time.
-        let copy: Vec<u64> = self.0.data[start..end].iter().map(|cell| cell.with(|word| unsafe { *word })).collect();
+        let copy: Vec<u64> =
+            self.0.data[start..end].iter().map(|cell| cell.with(|word| unsafe { *word })).collect();
         copy.leak()
     }
 }
