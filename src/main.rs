@@ -66,6 +66,7 @@ fn execute(command: Command) -> Result<ExitCode, Error> {
         Command::Run(args) => {
             let settings = load(&args)?;
             let log = Log::start(&settings.log_level)?;
+            use_small_pages();
             run::run(&args, settings, &log)?;
         }
         Command::Check(args) => {
@@ -82,4 +83,12 @@ fn execute(command: Command) -> Result<ExitCode, Error> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps memory in small pages. Each thread's heap touches a little of many huge ones: measured at idle, 17 MiB
+/// with them and 5 MiB without.
+fn use_small_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!("huge pages stay allowed: {error}");
+    }
 }

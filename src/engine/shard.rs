@@ -31,6 +31,9 @@ const URGENT_FLUSH: Duration = Duration::from_millis(10);
 /// Housekeeping (expiry, statistics) runs this often.
 const HOUSEKEEPING_NS: u64 = 1_000_000_000;
 
+/// Steps of expiry in one housekeeping: a full table is swept within a minute.
+const EXPIRE_STEPS: usize = 8;
+
 /// One event in this many has its latency recorded, and the first ones of every turn.
 const SAMPLE: u64 = 16;
 const SAMPLES_PER_TURN: usize = 64;
@@ -317,7 +320,9 @@ impl<Inspect: FnMut(&Event<'_>)> State<Inspect> {
 
     fn keep_house(&mut self, now_ns: u64) {
         self.boot_unix_ns = clock::boot_unix_ns();
-        self.entities.expire(now_ns);
+        for _ in 0..EXPIRE_STEPS {
+            self.entities.expire(now_ns);
+        }
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         if report.latency_ns.add(&self.latency).is_ok() {
             self.latency.reset();
