@@ -298,6 +298,8 @@ mod tests {
     #[test]
     fn live_older_paths_load() {
         if !rustix::process::geteuid().is_root() {
+            let line = "\nSKIPPED live_older_paths_load: loading BPF programs needs root\n";
+            std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).expect("open");
             return;
         }
         let options = Options { load_probe: true, ..Options::from(&Settings::default()) };
