@@ -138,24 +138,29 @@ fn a_missing_privilege_has_its_code() {
 }
 
 /// An agent that is killed if the test forgets it.
-struct Running {
+pub(super) struct Running {
     child: Child,
     log: BufReader<std::process::ChildStderr>,
 }
 
 impl Running {
-    fn start(command: &mut Command) -> Self {
+    pub(super) fn start(command: &mut Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         Self { child, log }
     }
 
-    fn send(&self, signal: Signal) {
+    pub(super) fn send(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Waits for its end; the exit code, if it was not killed.
+    pub(super) fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
     /// The next line of the log that has this in it.
-    fn line_with(&mut self, part: &str) -> String {
+    pub(super) fn line_with(&mut self, part: &str) -> String {
         let mut seen = String::new();
         loop {
             let start = seen.len();
@@ -230,7 +235,7 @@ fn live_agent_answers_reloads_and_ends() {
     running.line_with("SIGTERM");
     let last = running.line_with("Status: Events=");
     assert!(last.trim_end().ends_with("ledger=closed"), "{last}");
-    assert_eq!(running.child.wait().unwrap().code(), Some(0));
+    assert_eq!(running.wait(), Some(0));
     assert!(!folder.path().join("collector.sock").exists());
 }
 

@@ -23,6 +23,8 @@ mod guest;
 mod server;
 /// What the compiler and clippy do not check about the repository.
 mod tidy;
+/// The whole path with the real programs.
+mod whole;
 
 /// Says that a test cannot run here. The test harness captures the print macros of tests that pass, so this
 /// writes to the standard error itself.

@@ -1,6 +1,6 @@
 //! tapio-server from outside: a gRPC client, a TCP socket, the program itself.
 
-mod client;
+pub(crate) mod client;
 mod disk;
 mod ingest;
 mod query;

@@ -17,10 +17,10 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 /// Longest wait for anything; a test that waits this long has failed.
-pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// The boot time and wall clock of the tests' batches.
-pub(super) const BOOT_UNIX_NS: u64 = 1_700_000_000_000_000_000;
+pub(crate) const BOOT_UNIX_NS: u64 = 1_700_000_000_000_000_000;
 
 /// A process that does not outlive its test, whatever becomes of that.
 struct Running(Child);
@@ -33,20 +33,25 @@ impl Drop for Running {
 }
 
 /// tapio-server as a process.
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Running,
-    pub(super) grpc: SocketAddr,
-    pub(super) http: SocketAddr,
+    pub(crate) grpc: SocketAddr,
+    pub(crate) http: SocketAddr,
     /// What it says on its standard error; kept open so that it can go on.
     log: BufReader<std::process::ChildStderr>,
 }
 
 impl Server {
     /// Starts it on free ports and waits until it listens.
-    pub(super) fn start(data: &Path, flags: &[&str]) -> Self {
+    pub(crate) fn start(data: &Path, flags: &[&str]) -> Self {
+        Self::start_at("127.0.0.1:0", data, flags)
+    }
+
+    /// Starts it where agents expect it, and waits until it listens.
+    pub(crate) fn start_at(grpc: &str, data: &Path, flags: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tapio-server"));
         command
-            .args(["--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--data-dir"])
+            .args(["--grpc-listen", grpc, "--http-listen", "127.0.0.1:0", "--data-dir"])
             .arg(data)
             .args(flags)
             .env("NO_COLOR", "1")
@@ -68,13 +73,13 @@ impl Server {
     }
 
     /// Ends it at once, as a crash would.
-    pub(super) fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.0.kill().expect("it runs");
         self.child.0.wait().expect("it ends");
     }
 
     /// Asks it to stop; returns its exit code and what it said. Clients go on meanwhile: they must answer it.
-    pub(super) async fn stop(self) -> (Option<i32>, String) {
+    pub(crate) async fn stop(self) -> (Option<i32>, String) {
         tokio::task::spawn_blocking(|| self.terminate()).await.expect("it ends")
     }
 
@@ -87,24 +92,24 @@ impl Server {
     }
 
     /// GETs a path: the status and the body.
-    pub(super) fn get(&self, path: &str) -> (u16, String) {
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
         get(self.http, path)
     }
 
     /// GETs a path whose answer is JSON.
-    pub(super) fn json(&self, path: &str) -> serde_json::Value {
+    pub(crate) fn json(&self, path: &str) -> serde_json::Value {
         let (status, body) = self.get(path);
         assert_eq!(status, 200, "{path}: {body}");
         serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
     }
 
-    pub(super) fn counter(&self, name: &str) -> u64 {
+    pub(crate) fn counter(&self, name: &str) -> u64 {
         self.json("/api/v1/status")["counters"][name].as_u64().unwrap_or_else(|| panic!("no counter {name}"))
     }
 }
 
 /// GETs a path over HTTP/1.0: the status and the body.
-pub(super) fn get(address: SocketAddr, path: &str) -> (u16, String) {
+pub(crate) fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(WAIT_MAX)).expect("a timeout");
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("sent");
@@ -116,7 +121,7 @@ pub(super) fn get(address: SocketAddr, path: &str) -> (u16, String) {
 }
 
 /// The greeting of the tests' agent.
-pub(super) fn hello(agent: u8, epoch: u64) -> Hello {
+pub(crate) fn hello(agent: u8, epoch: u64) -> Hello {
     Hello {
         agent_id: vec![agent; 16].into(),
         epoch,
@@ -127,14 +132,14 @@ pub(super) fn hello(agent: u8, epoch: u64) -> Hello {
 }
 
 /// One open stream.
-pub(super) struct Agent {
+pub(crate) struct Agent {
     requests: mpsc::Sender<StreamEventsRequest>,
     responses: Streaming<StreamEventsResponse>,
 }
 
 impl Agent {
     /// Opens a stream without a word.
-    pub(super) async fn open(address: SocketAddr) -> Result<Self, Status> {
+    pub(crate) async fn open(address: SocketAddr) -> Result<Self, Status> {
         let endpoint = Channel::from_shared(format!("http://{address}")).expect("a URL");
         let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let (requests, outbound) = mpsc::channel(64);
@@ -144,36 +149,36 @@ impl Agent {
     }
 
     /// Opens a stream and greets; returns what is acked already.
-    pub(super) async fn connect(address: SocketAddr, hello: Hello) -> Result<(Self, u64), Status> {
+    pub(crate) async fn connect(address: SocketAddr, hello: Hello) -> Result<(Self, u64), Status> {
         let mut agent = Self::open(address).await?;
         agent.send(Message::Hello(hello)).await;
         let first = agent.answer().await?;
         Ok((agent, first.acked_sequence))
     }
 
-    pub(super) async fn send(&self, message: Message) {
+    pub(crate) async fn send(&self, message: Message) {
         // A stream that the server has ended takes nothing more; the test sees the end in `answer`.
         let _ended = self.requests.send(StreamEventsRequest { message: Some(message) }).await;
     }
 
-    pub(super) async fn send_batch(&self, batch: EventBatch) {
+    pub(crate) async fn send_batch(&self, batch: EventBatch) {
         self.send(Message::Batch(batch)).await;
     }
 
     /// The next answer.
-    pub(super) async fn answer(&mut self) -> Result<StreamEventsResponse, Status> {
+    pub(crate) async fn answer(&mut self) -> Result<StreamEventsResponse, Status> {
         let answer = tokio::time::timeout(WAIT_MAX, self.responses.message()).await;
         answer.expect("an answer in time")?.ok_or_else(|| Status::cancelled("the stream ended in order"))
     }
 
     /// Waits until a batch is acked.
-    pub(super) async fn acked(&mut self, sequence: u64) -> Result<(), Status> {
+    pub(crate) async fn acked(&mut self, sequence: u64) -> Result<(), Status> {
         while self.answer().await?.acked_sequence < sequence {}
         Ok(())
     }
 
     /// Waits for the end of the stream.
-    pub(super) async fn end(&mut self) -> Status {
+    pub(crate) async fn end(&mut self) -> Status {
         loop {
             if let Err(status) = self.answer().await {
                 return status;
@@ -182,7 +187,7 @@ impl Agent {
     }
 
     /// Ends the sending side, then waits for the server's end: the last ack.
-    pub(super) async fn finish(mut self) -> u64 {
+    pub(crate) async fn finish(mut self) -> u64 {
         drop(self.requests);
         let mut acked = 0;
         while let Ok(Some(answer)) = self.responses.message().await {
@@ -192,34 +197,34 @@ impl Agent {
     }
 }
 
-pub(super) fn fixed32(numbers: impl IntoIterator<Item = u32>) -> Bytes {
+pub(crate) fn fixed32(numbers: impl IntoIterator<Item = u32>) -> Bytes {
     numbers.into_iter().flat_map(u32::to_le_bytes).collect::<Vec<_>>().into()
 }
 
 /// An event as the tests describe it.
 #[derive(Debug, Clone)]
-pub(super) struct Fact {
-    pub(super) ms: u32,
-    pub(super) kind: Kind,
-    pub(super) entity: u32,
-    pub(super) pid: u32,
-    pub(super) slots: Vec<u64>,
-    pub(super) text: Option<&'static str>,
+pub(crate) struct Fact {
+    pub(crate) ms: u32,
+    pub(crate) kind: Kind,
+    pub(crate) entity: u32,
+    pub(crate) pid: u32,
+    pub(crate) slots: Vec<u64>,
+    pub(crate) text: Option<&'static str>,
 }
 
 /// A load event at this millisecond.
-pub(super) fn load(ms: u32, value: u64) -> Fact {
+pub(crate) fn load(ms: u32, value: u64) -> Fact {
     Fact { ms, kind: Kind::Load, entity: 0, pid: 40, slots: vec![39, value], text: None }
 }
 
 /// An entity with a key and, unless it is not known yet, a name and trace id.
-pub(super) fn entity(key: u64, name: &str, trace: u8) -> Entity {
+pub(crate) fn entity(key: u64, name: &str, trace: u8) -> Entity {
     let trace_id = if trace == 0 { Bytes::new() } else { vec![trace; 16].into() };
     Entity { key, r#type: 2, name: name.into(), trace_id, ..Entity::default() }
 }
 
 /// A batch whose first event has this number at its producer.
-pub(super) fn batch(sequence: u64, first: u64, entities: Vec<Entity>, facts: &[Fact]) -> EventBatch {
+pub(crate) fn batch(sequence: u64, first: u64, entities: Vec<Entity>, facts: &[Fact]) -> EventBatch {
     let mut strings: Vec<String> = Vec::new();
     let mut text = Vec::new();
     for fact in facts {
@@ -254,7 +259,7 @@ pub(super) fn batch(sequence: u64, first: u64, entities: Vec<Entity>, facts: &[F
 }
 
 /// Batch number N of a steady stream: ten load events at N times ten milliseconds, numbered without gaps.
-pub(super) fn steady(sequence: u64) -> EventBatch {
+pub(crate) fn steady(sequence: u64) -> EventBatch {
     let first = (sequence - 1) * 10;
     let ms = u32::try_from(sequence).expect("few batches") * 10 % 4000;
     let facts: Vec<Fact> = (0..10).map(|event| load(ms, first + event)).collect();
