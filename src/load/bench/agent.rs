@@ -21,7 +21,7 @@ pub(super) struct Status {
     pub(super) ledger_closed: bool,
     pub(super) collectors: BTreeMap<String, Collector>,
     pub(super) ledger: Vec<Row>,
-    pub(super) latency_us: Latency,
+    pub(super) latency: Latency,
 }
 
 /// A collector.
@@ -45,10 +45,9 @@ pub(super) struct Probe {
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Latency {
-    pub(super) p50: f64,
-    pub(super) p90: f64,
-    pub(super) p99: f64,
-    pub(super) count: u64,
+    pub(super) samples: u64,
+    pub(super) p50_us: f64,
+    pub(super) p99_us: f64,
 }
 
 /// The ledger of one source.
@@ -363,13 +362,13 @@ mod tests {
     fn reads_the_status() {
         let text = r#"{"version":"1","uptime_s":12.3,"events_total":15234,"incidents_open":1,"ledger_closed":true,
             "collectors":{"ebpf":{"state":"running","reason":"","events":15000,"probes":{"net":{"state":"attached","reason":""}}}},
-            "latency_us":{"p50":410,"p90":700,"p99":900,"count":5},
+            "latency":{"samples":5,"p50_us":410.5,"p99_us":900},
             "ledger":[{"source":"ebpf","produced":10,"ring_lost":1,"drained":9,"shed":{"queue_full":2},"enriched":7,
                        "acked":4,"spooled":0,"in_flight":2,"dropped":{"window_full":1}}]}"#;
         let status: Status = serde_json::from_str(text).expect("the fixed form");
         let row = status.ebpf_row();
         assert_eq!((row.lost(), row.settled(), row.open_sum()), (4, 8, None));
-        assert!(status.ledger_closed && status.latency_us.count == 5);
+        assert!(status.ledger_closed && status.latency.samples == 5);
         assert_eq!(not_ready(&status, false), None);
         assert!(not_ready(&status, true).is_some_and(|why| why.contains("load")));
     }

@@ -132,11 +132,10 @@ pub(super) fn agent(rig: &Rig, leg: LoadLeg) -> Result<Report, LoadError> {
         );
         report.ledger.get_or_insert(problem);
     }
-    let latency = status.latency_us;
-    if latency.count > 0 {
-        report.put(Measure::LatencyP50, latency.p50);
-        report.put(Measure::LatencyP90, latency.p90);
-        report.put(Measure::LatencyP99, latency.p99);
+    let latency = status.latency;
+    if latency.samples > 0 {
+        report.put(Measure::LatencyP50, latency.p50_us);
+        report.put(Measure::LatencyP99, latency.p99_us);
     }
     if rig.verbose {
         rig.print_threads("agent", agent.pid());

@@ -39,8 +39,6 @@ measures! {
     LostPct = "lost_pct",
     /// Ring to batch, median.
     LatencyP50 = "latency_p50_us",
-    /// Ring to batch.
-    LatencyP90 = "latency_p90_us",
     /// Ring to batch; what the host does decides it.
     LatencyP99 = "latency_p99_us",
     /// The agent's peak resident memory.

@@ -41,6 +41,9 @@ pub(super) fn run(
             }
         }
         let reports: Vec<Report> = reports.into_iter().flatten().collect();
+        for problem in reports.iter().filter_map(|report| report.ledger.as_ref()) {
+            progress(format_args!("  round {}: the ledger is open: {problem}", round + 1));
+        }
         match reports.iter().find(|report| !report.clean()) {
             None => good.push(reports),
             Some(report) => {
