@@ -60,7 +60,7 @@ pub struct Settings {
     pub otel_endpoint: String,
     /// By [`Source`] number.
     pub collectors: [Switch; Source::ALL.len()],
-    /// Events after which a batch is sent without waiting for the flush interval; 1 to 65,536.
+    /// Events from which a batch does not wait for the flush interval, only a few milliseconds for more; 1 to 65,536.
     pub buffer_size: usize,
     /// Longest time an event waits in a batch; 1 ms to 1 min.
     pub flush_interval: Duration,

@@ -51,14 +51,30 @@ impl Sealed {
 #[error("the batch cannot take this event: seal it first")]
 pub struct SealFirst;
 
-/// Extends a producer's 32-bit sequence numbers to 64 bits.
-#[derive(Debug, Default)]
+/// Extends the 32-bit counters of producers to numbers that are unique within a boot.
+///
+/// Counters start anew with every start of the agent, so they are added to a base that grows with time faster
+/// than any counter: an event id never names two events.
+#[derive(Debug)]
 pub struct Sequences {
+    base: u64,
     last: Vec<u64>,
 }
 
 impl Sequences {
-    /// The full number of an event, which is within 2^31 of the last one of its producer.
+    /// The base of an agent that starts now: milliseconds since boot, each worth 2^24 events of one producer.
+    #[must_use]
+    pub fn base_at(boot_ns: u64) -> u64 {
+        (boot_ns / 1_000_000) << 24
+    }
+
+    /// Nothing seen yet.
+    #[must_use]
+    pub fn new(base: u64) -> Self {
+        Self { base, last: Vec::new() }
+    }
+
+    /// The full number of an event, whose counter is within 2^31 of the last one of its producer.
     #[inline]
     pub fn extend(&mut self, source: u8, producer: u16, low: u32) -> u64 {
         let index = usize::from(source) << 16 | usize::from(producer);
@@ -69,7 +85,7 @@ impl Sequences {
         #[expect(clippy::cast_possible_truncation, reason = "the low half is what is compared")]
         let ahead = low.wrapping_sub(*last as u32).cast_signed();
         *last = last.saturating_add_signed(i64::from(ahead));
-        *last
+        self.base.saturating_add(*last)
     }
 }
 
@@ -311,5 +327,30 @@ impl BatchBuilder {
         self.last_entity = None;
         self.generation = self.generation.wrapping_add(1).max(1);
         Some(Sealed { batch, counts, bytes, urgent: self.urgent })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: counters that wrap, come out of order, and belong to two producers.
+    /// Guarantees: numbers go on behind the wrap and back before it, each producer by itself.
+    #[test]
+    fn counters_become_numbers() {
+        let base = Sequences::base_at(5_000_000_000);
+        let mut sequences = Sequences::new(base);
+        let mut number = |producer, low| sequences.extend(0, producer, low) - base;
+        assert_eq!([number(0, 0), number(0, 1), number(3, 0)], [0, 1, 0]);
+        for step in 1..=4_u64 {
+            let low = u32::try_from(step << 30 & 0xffff_ffff).expect("masked");
+            assert_eq!(number(0, low), step << 30);
+        }
+        assert_eq!(
+            [number(0, 2), number(0, u32::MAX), number(0, 3)],
+            [1 << 32 | 2, (1 << 32) - 1, 1 << 32 | 3]
+        );
+        // A restart a millisecond later starts beyond what 16 events a nanosecond would have reached.
+        assert!(Sequences::base_at(5_001_000_000) > base + 16_000_000);
     }
 }

@@ -32,6 +32,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::egress::batch::Sequences;
 use crate::egress::stream::{self, StreamReport};
 use crate::entity::EntityTable;
 use crate::event::{Event, Source};
@@ -199,11 +200,13 @@ pub fn start<Inspect: FnMut(&Event<'_>) + Send + 'static>(
     )?;
 
     let mut shards = Vec::new();
+    let sequence_base = Sequences::base_at(crate::clock::boot_ns());
     for ((number, (inputs, output)), report) in
         (0..).zip(inputs.into_iter().zip(outputs)).zip(&reports.shards)
     {
         let shard = shard::Parts {
             number,
+            sequence_base,
             inputs,
             entities: (parts.entities)(),
             output,

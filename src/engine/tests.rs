@@ -150,6 +150,7 @@ impl World {
                 Box::new(move |_| assert!(!fault.swap(false, Ordering::Relaxed), "injected"));
             shards.push(Shard::new(shard::Parts {
                 number,
+                sequence_base: 0,
                 inputs,
                 entities: EntityTable::new([7; 16], 64, Box::new(NoHost)),
                 output: Output { lanes: [bulk.0, urgent.0], wake: Arc::new(Notify::new()) },
