@@ -33,8 +33,7 @@ static __always_inline void tapio_source(__u64 *words, const struct sock *sk)
 {
 	const __u64 *v6 = (const __u64 *)&sk->__sk_common.skc_v6_rcv_saddr;
 
-	if (sk->__sk_common.skc_family == AF_INET6 &&
-	    bpf_core_field_exists(sk->__sk_common.skc_v6_rcv_saddr)) {
+	if (sk->__sk_common.skc_family == AF_INET6 && bpf_core_field_exists(sk->__sk_common.skc_v6_rcv_saddr)) {
 		words[0] = v6[0];
 		words[1] = v6[1];
 	} else {
@@ -46,8 +45,7 @@ static __always_inline void tapio_destination(__u64 *words, const struct sock *s
 {
 	const __u64 *v6 = (const __u64 *)&sk->__sk_common.skc_v6_daddr;
 
-	if (sk->__sk_common.skc_family == AF_INET6 &&
-	    bpf_core_field_exists(sk->__sk_common.skc_v6_daddr)) {
+	if (sk->__sk_common.skc_family == AF_INET6 && bpf_core_field_exists(sk->__sk_common.skc_v6_daddr)) {
 		words[0] = v6[0];
 		words[1] = v6[1];
 	} else {

@@ -25,8 +25,7 @@ struct {
 } texts SEC(".maps");
 
 /* A scratch record for `kind`, its header filled but for the owner and the length. */
-static __always_inline void *tapio_text_begin(struct tapio_here *here, enum tapio_kind kind,
-					      enum tapio_lane lane)
+static __always_inline void *tapio_text_begin(struct tapio_here *here, enum tapio_kind kind, enum tapio_lane lane)
 {
 	__u32 key = kind;
 	struct tapio_header *header = bpf_map_lookup_elem(&texts, &key);

@@ -50,8 +50,7 @@ int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup, const char *path)
 
 /* A single thread that moves, which v1 allows, is no event. */
 SEC("?tp_btf/cgroup_attach_task")
-int BPF_PROG(cgroup_attach_task, struct cgroup *cgroup, const char *path, struct task_struct *task,
-	     bool group)
+int BPF_PROG(cgroup_attach_task, struct cgroup *cgroup, const char *path, struct task_struct *task, bool group)
 {
 	if (!group && task->pid != task->tgid)
 		return 0;

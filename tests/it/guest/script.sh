@@ -4,8 +4,12 @@ set -u
 
 uname -r >/result/kernel
 stat -fc %T /sys/fs/cgroup >/result/cgroup
+echo "$INVOCATION_ID" >/result/invocation
 
-# The tests of this kernel, by the binary that runs this.
+# The tests of this kernel, by the binary that runs this. They start the programs where the build left them.
+build=$(cat /host/build)
+mkdir -p "$build"
+ln -s /host/tapio-server /host/tapio-collector "$build/"
 export RUST_BACKTRACE=0
 tests=$(echo /host/it-*)
 "$tests" --include-ignored --test-threads 1 ::live_ >/result/live 2>&1
