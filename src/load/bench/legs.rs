@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::Rig;
-use super::agent::{Agent, Row, Server, Status};
+use super::agent::{Agent, Received, Server, Status};
 use super::report::{Measure, Report};
 use crate::load::baseline::{Consumed, bpftrace::Bpftrace};
 use crate::load::child::{Child, pause};
@@ -89,14 +89,14 @@ fn seconds(nanos: u64) -> f64 {
 pub(super) fn agent(rig: &Rig, leg: LoadLeg) -> Result<Report, LoadError> {
     let store = rig.place.scratch.join("store");
     let server = Server::start(&rig.place, &rig.program_cpus, leg.durable.then_some(store.as_path()))?;
+    let (disk_before, received_before) = (disk::bytes_below(&store), server.received()?);
     let mut extra = rig.load_args();
     extra.extend(["--latency".to_owned(), if leg.low_latency { "low" } else { "normal" }.to_owned()]);
     let agent = Agent::start(&rig.place, &rig.agent_cpus, &server, &extra)?;
     pause(Duration::from_secs(1))?;
 
     let mut report = Report::default();
-    let before = agent.row()?;
-    let (disk_before, received_before) = (disk::bytes_below(&store), server.received()?);
+    let before = agent.status()?.ebpf_row();
     let watch = Watch::start()?;
     let (agent_cpu, server_cpu) = (procfs::cpu_ns(agent.pid()), procfs::cpu_ns(server.pid()));
     let profile = rig.profile(agent.pid(), rig.seconds(leg.seconds))?;
@@ -104,34 +104,17 @@ pub(super) fn agent(rig: &Rig, leg: LoadLeg) -> Result<Report, LoadError> {
     if let Some(profile) = profile {
         profile.terminate(Duration::from_secs(60))?;
     }
-    let settled = settle(&agent, &before, made.calls)?;
+    let status = settle(&agent)?;
     let agent_s = seconds(procfs::cpu_ns(agent.pid()).saturating_sub(agent_cpu));
     let server_s = seconds(procfs::cpu_ns(server.pid()).saturating_sub(server_cpu));
     report.control = watch.finish()?;
-
     put_generated(&mut report, &made);
     report.shortfall = shortfall(rig, &made, leg.rate);
-    let after = settled.row;
-    report.ledger = settled.problem;
-    report.lost = after.lost().saturating_sub(before.lost());
-    let delivered = after.acked.saturating_sub(before.acked);
-    let produced = after.produced.saturating_sub(before.produced);
+    let delivered = status.ebpf_row().acked.saturating_sub(before.acked);
     report.put(Measure::AgentUs, agent_s * 1e6 / float(delivered.max(1)));
     report.put(Measure::AgentCore, agent_s / made.seconds);
     report.put(Measure::ServerUs, server_s * 1e6 / float(delivered.max(1)));
-    report.put(Measure::OtherEvents, float(produced.saturating_sub(made.calls)));
-    report.put(Measure::LostPct, float(report.lost) * 100.0 / float(produced.max(1)));
     put_memory(&mut report, procfs::memory(agent.pid()));
-    let status = agent.status()?;
-    let received = server.received()?;
-    if received.events < status.acked() {
-        let problem = format!(
-            "the agent counts {} events as acked, the server has {}",
-            status.acked(),
-            received.events
-        );
-        report.ledger.get_or_insert(problem);
-    }
     let latency = status.latency;
     if latency.samples > 0 {
         report.put(Measure::LatencyP50, latency.p50_us);
@@ -142,51 +125,38 @@ pub(super) fn agent(rig: &Rig, leg: LoadLeg) -> Result<Report, LoadError> {
         rig.print_threads("server", server.pid());
     }
     agent.stop()?;
+    let received = server.received()?;
+    account(&mut report, &received, &received_before, made.calls);
     server.stop()?;
     if leg.durable {
         let bytes = disk::bytes_below(&store).saturating_sub(disk_before);
-        put_disk(&mut report, rig, bytes, (delivered, received.syncs.saturating_sub(received_before.syncs)))?;
+        put_disk(&mut report, rig, bytes, &received)?;
         std::fs::remove_dir_all(&store).map_err(LoadError::io(store.display().to_string()))?;
     }
     Ok(report)
 }
 
-struct Settled {
-    row: Row,
-    problem: Option<String>,
-}
-
-/// Waits until everything that was produced by now is acked or counted as lost, and checks the sums.
-fn settle(agent: &Agent, before: &Row, calls: u64) -> Result<Settled, LoadError> {
-    let produced = agent.row()?.produced;
+/// Waits until everything that was produced by now is acked or counted as lost, so that its CPU time is complete.
+fn settle(agent: &Agent) -> Result<Status, LoadError> {
+    let produced = agent.status()?.ebpf_row().produced;
     let end = Instant::now() + SETTLE_LIMIT;
     loop {
         let status = agent.status()?;
-        let open = unsettled(&status, produced);
-        // A snapshot of a running agent may be torn: a sum counts as open only if it stays so.
-        if open.is_none() || Instant::now() >= end {
-            let row = status.ebpf_row();
-            let problem = open.or_else(|| missing(before, &row, calls));
-            return Ok(Settled { row, problem });
+        // What is still open at the end of the limit is found in the final ledger.
+        if status.ebpf_row().settled() >= produced || Instant::now() >= end {
+            return Ok(status);
         }
         pause(Duration::from_millis(100))?;
     }
 }
 
-/// What is still open of `produced` events, or in the sums.
-fn unsettled(status: &Status, produced: u64) -> Option<String> {
-    let row = status.ebpf_row();
-    if row.settled() < produced {
-        return Some(format!("{} events neither acked nor counted as lost", produced - row.settled()));
-    }
-    let claim = || (!status.ledger_closed).then(|| "the agent says that its ledger is open".to_owned());
-    row.open_sum().or_else(claim)
-}
-
-/// Calls that left no event at all.
-fn missing(before: &Row, after: &Row, calls: u64) -> Option<String> {
-    let missing = calls.saturating_sub(after.produced.saturating_sub(before.produced));
-    (missing > 0).then(|| format!("{missing} of {calls} calls left no event and were not counted as lost"))
+/// Settles the account of an agent that has ended.
+pub(super) fn account(report: &mut Report, received: &Received, before: &Received, calls: u64) {
+    let (row, problem) = received.settle(before, calls);
+    report.ledger = problem;
+    report.lost = row.lost();
+    report.put(Measure::OtherEvents, float(row.produced.saturating_sub(calls)));
+    report.put(Measure::LostPct, float(row.lost()) * 100.0 / float(row.produced.max(1)));
 }
 
 fn put_memory(report: &mut Report, memory: Memory) {
@@ -195,12 +165,8 @@ fn put_memory(report: &mut Report, memory: Memory) {
 }
 
 /// The disk's own limit, right after the run and with syncs of the size that the run had.
-fn put_disk(
-    report: &mut Report,
-    rig: &Rig,
-    bytes: u64,
-    (events, syncs): (u64, u64),
-) -> Result<(), LoadError> {
+fn put_disk(report: &mut Report, rig: &Rig, bytes: u64, received: &Received) -> Result<(), LoadError> {
+    let (events, syncs) = (received.events, received.syncs);
     let per_event = float(bytes) / float(events.max(1));
     let chunk = usize::try_from(bytes / syncs.max(1)).unwrap_or(1 << 20).clamp(4 << 10, 64 << 20);
     let disk = disk::limit(&rig.place.scratch, chunk, Duration::from_secs(2))?;
@@ -309,36 +275,4 @@ pub(super) fn idle(rig: &Rig) -> Result<Report, LoadError> {
     agent.stop()?;
     server.stop()?;
     Ok(report)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn status(row: Row) -> Status {
-        Status { ledger_closed: true, ledger: vec![row], ..Status::default() }
-    }
-
-    /// Scenario: an agent that has acked everything, one that has lost some and counted it, one that has lost some
-    /// silently, one whose sums do not close, one that says so itself, and one that never saw some calls.
-    /// Guarantees: only the first two have a result.
-    #[test]
-    fn silent_loss_is_found() {
-        let source = || "ebpf".to_owned();
-        let fine = Row { source: source(), produced: 9, drained: 9, enriched: 9, acked: 9, ..Row::default() };
-        assert_eq!(unsettled(&status(fine.clone()), 9), None);
-        let counted = Row { ring_lost: 2, drained: 7, enriched: 7, acked: 7, ..fine.clone() };
-        assert_eq!(unsettled(&status(counted), 9), None);
-        let silent = Row { produced: 7, drained: 7, enriched: 7, acked: 7, ..fine.clone() };
-        assert_eq!(
-            unsettled(&status(silent), 9).as_deref(),
-            Some("2 events neither acked nor counted as lost")
-        );
-        let open = Row { drained: 8, ..fine.clone() };
-        assert!(unsettled(&status(open), 9).is_some());
-        assert!(unsettled(&Status { ledger_closed: false, ..status(fine.clone()) }, 9).is_some());
-        let before = Row { produced: 4, ..Row::default() };
-        assert_eq!(missing(&before, &fine, 5), None);
-        assert!(missing(&before, &fine, 6).is_some_and(|why| why.starts_with("1 of 6 calls")));
-    }
 }

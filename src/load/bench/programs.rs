@@ -58,14 +58,20 @@ impl Running {
     pub(super) fn measure(&self, rig: &Rig, seconds: u64) -> Result<Report, LoadError> {
         let watch = Watch::start()?;
         let cpu = self.child.as_ref().map_or(0, |child| procfs::cpu_ns(child.pid()));
+        let mut calls = 0;
         let (rate, operations) = match self.program {
-            Program::Getpgid => getpgid(rig, seconds)?,
+            Program::Getpgid => {
+                let made = getpgid(rig, seconds)?;
+                calls = made.calls;
+                (made.rate, float(made.calls))
+            }
             Program::Nginx => wrk(rig, self.port, seconds, &[])?,
             Program::NginxConnections => wrk(rig, self.port, seconds, &["-H", "Connection: close"])?,
             Program::Redis => redis(rig, self.port, seconds)?,
             Program::ForkExec => storm(rig, seconds)?,
         };
         let mut report = Report::new(watch.finish()?);
+        report.calls = calls;
         report.put(Measure::Operations, rate);
         if let Some(child) = &self.child {
             let used = procfs::cpu_ns(child.pid()).saturating_sub(cpu);
@@ -160,7 +166,7 @@ fn redis_rates(text: &str) -> Vec<f64> {
         .collect()
 }
 
-fn getpgid(rig: &Rig, seconds: u64) -> Result<Rate, LoadError> {
+fn getpgid(rig: &Rig, seconds: u64) -> Result<Generated, LoadError> {
     let text = rig
         .own()
         .args(["generate", "--rate", "0", "--cpu"])
@@ -168,8 +174,7 @@ fn getpgid(rig: &Rig, seconds: u64) -> Result<Rate, LoadError> {
         .arg("--seconds")
         .arg(seconds)
         .output(Duration::from_secs(seconds * 2 + 30))?;
-    let made: Generated = serde_json::from_str(&text).map_err(|_| unreadable("generator", &text))?;
-    Ok((made.rate, float(made.calls)))
+    serde_json::from_str(&text).map_err(|_| unreadable("generator", &text))
 }
 
 fn storm(rig: &Rig, seconds: u64) -> Result<Rate, LoadError> {

@@ -66,6 +66,8 @@ measures! {
 pub(super) struct Report {
     /// Beside it.
     pub(super) control: Control,
+    /// Events that the load made, as far as its number is known.
+    pub(super) calls: u64,
     /// Events lost and counted.
     pub(super) lost: u64,
     /// Why the ledger did not close, if it did not.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::agent::{Agent, Server};
-use super::legs::{Baseline, start_consumer};
+use super::legs::{Baseline, account, start_consumer};
 use super::line::{Head, Line};
 use super::programs::{Program, Running};
 use super::report::{Measure, Report};
@@ -28,16 +28,11 @@ pub(super) fn real(rig: &Rig, head: Head, program: Program) -> Result<Line, Load
     let running = Running::start(program, rig)?;
     running.measure(rig, 1)?;
     let rounds = rounds::run(2, rig.runs(11), |side| {
-        let agent = (side == AGENT)
-            .then(|| Agent::start(&rig.place, &rig.agent_cpus, &server, &rig.extra))
-            .transpose()?;
-        pause(SETTLE)?;
-        let mut report = running.measure(rig, seconds)?;
-        if let Some(agent) = agent {
-            account(&agent, &mut report)?;
-            agent.stop()?;
+        if side == AGENT {
+            return with_agent(rig, &server, &rig.extra, || running.measure(rig, seconds));
         }
-        Ok(report)
+        pause(SETTLE)?;
+        running.measure(rig, seconds)
     })?;
     drop(running);
     server.stop()?;
@@ -71,14 +66,7 @@ pub(super) fn worst(rig: &Rig, head: Head) -> Result<Line, LoadError> {
     let server = Server::start(&rig.place, &rig.agent_cpus, None)?;
     let running = Running::start(Program::Getpgid, rig)?;
     let rounds = rounds::run(3, rig.runs(7), |side| match side {
-        AGENT => {
-            let agent = Agent::start(&rig.place, &rig.agent_cpus, &server, &rig.load_args())?;
-            pause(SETTLE)?;
-            let mut report = running.measure(rig, seconds)?;
-            account(&agent, &mut report)?;
-            agent.stop()?;
-            Ok(report)
-        }
+        AGENT => with_agent(rig, &server, &rig.load_args(), || running.measure(rig, seconds)),
         RING => {
             let consumer = start_consumer(rig, None)?;
             pause(SETTLE)?;
@@ -106,17 +94,19 @@ pub(super) fn worst(rig: &Rig, head: Head) -> Result<Line, LoadError> {
         .with_details(&rounds.side(RING), "ring_"))
 }
 
-/// Adds what the agent lost in a run, and whether its sums close.
-fn account(agent: &Agent, report: &mut Report) -> Result<(), LoadError> {
-    let mut row = agent.row()?;
-    for _ in 0..100 {
-        if row.open_sum().is_none() {
-            break;
-        }
-        pause(Duration::from_millis(100))?;
-        row = agent.row()?;
-    }
-    report.lost = row.lost();
-    report.ledger = row.open_sum();
-    Ok(())
+/// One run with the agent attached.
+fn with_agent(
+    rig: &Rig,
+    server: &Server,
+    arguments: &[String],
+    measure: impl FnOnce() -> Result<Report, LoadError>,
+) -> Result<Report, LoadError> {
+    let before = server.received()?;
+    let agent = Agent::start(&rig.place, &rig.agent_cpus, server, arguments)?;
+    pause(SETTLE)?;
+    let mut report = measure()?;
+    agent.stop()?;
+    let calls = report.calls;
+    account(&mut report, &server.received()?, &before, calls);
+    Ok(report)
 }
