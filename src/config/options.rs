@@ -221,7 +221,7 @@ pub const OPTIONS: &[Opt] = &[
     opt(
         "buffer-size",
         Form::Number,
-        "events after which a batch is sent at once",
+        "events from which a batch is sent within 4 ms, not only after the flush interval",
         |s, v| put(&mut s.buffer_size, values::number(v, 1, 65_536)),
         |s| s.buffer_size.to_string(),
     )
