@@ -199,24 +199,8 @@ pub fn start<Inspect: FnMut(&Event<'_>) + Send + 'static>(
         &shared.health,
     )?;
 
-    let mut shards = Vec::new();
-    let sequence_base = Sequences::base_at(crate::clock::boot_ns());
-    for ((number, (inputs, output)), report) in
-        (0..).zip(inputs.into_iter().zip(outputs)).zip(&reports.shards)
-    {
-        let shard = shard::Parts {
-            number,
-            sequence_base,
-            inputs,
-            entities: (parts.entities)(),
-            output,
-            ledger: Arc::clone(&shared.ledger),
-            live: Arc::clone(&shared.live),
-            report: Arc::clone(report),
-            inspect: (parts.inspect)(),
-        };
-        shards.push(spawn_shard(shared, &placement.shards, shard)?);
-    }
+    let ends = inputs.into_iter().zip(outputs).zip(reports.shards.iter().cloned()).collect();
+    let shards = spawn_shards(shared, &placement.shards, ends, &*parts.entities, &*parts.inspect)?;
     let stop = Arc::new(AtomicBool::new(false));
     let signals =
         drain::Signals { stop: Arc::clone(&stop), fill_permille: Arc::clone(&reports.fill_permille) };
@@ -251,14 +235,33 @@ fn spawn(
         .map_err(|error| StartError::Thread(name.to_owned(), error))
 }
 
-fn spawn_shard<Inspect: FnMut(&Event<'_>) + Send + 'static>(
+/// What ties a shard to its neighbours: the queues to it, the queues from it, its report.
+type ShardEnds = ((Vec<shard::Input>, shard::Output), Arc<Mutex<shard::ShardReport>>);
+
+fn spawn_shards<Inspect: FnMut(&Event<'_>) + Send + 'static>(
     shared: &Shared,
     cores: &[usize],
-    parts: shard::Parts<Inspect>,
-) -> Result<JoinHandle<End>, StartError> {
-    let number = parts.number;
-    let core = cores.get(number as usize).copied().unwrap_or(0);
-    spawn(&format!("shard-{number:02}"), core, shared, shard::Shard::new(parts))
+    ends: Vec<ShardEnds>,
+    entities: &dyn Fn() -> EntityTable,
+    inspect: &dyn Fn() -> Inspect,
+) -> Result<Vec<JoinHandle<End>>, StartError> {
+    let sequence_base = Sequences::base_at(crate::clock::boot_ns());
+    let mut shards = Vec::new();
+    for ((number, ((inputs, output), report)), &core) in (0..).zip(ends).zip(cores) {
+        let shard = shard::Shard::new(shard::Parts {
+            number,
+            sequence_base,
+            inputs,
+            entities: entities(),
+            output,
+            ledger: Arc::clone(&shared.ledger),
+            live: Arc::clone(&shared.live),
+            report,
+            inspect: inspect(),
+        });
+        shards.push(spawn(&format!("shard-{number:02}"), core, shared, shard)?);
+    }
+    Ok(shards)
 }
 
 fn spawn_egress(
