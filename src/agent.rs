@@ -5,8 +5,8 @@
 //!   only if it was asked for by name, or if nothing is left to collect.
 //! - Programs are detached before the engine stops, so the ledger can close exactly.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock;
 use crate::collector::ebpf::{self, Attached, CpuWords, Lane, LoadError, Loaded};
@@ -51,7 +51,6 @@ pub enum AgentError {
 pub struct Agent {
     shared: Shared,
     engine: Engine,
-    programs: Option<Attached>,
     counters: Counters,
 }
 
@@ -59,6 +58,8 @@ pub struct Agent {
 #[derive(Debug, Clone, Default)]
 pub struct Counters {
     cpus: Option<Arc<CpuWords>>,
+    /// Until the stop, which detaches them.
+    programs: Arc<Mutex<Option<Attached>>>,
 }
 
 impl Counters {
@@ -74,11 +75,29 @@ impl Counters {
         row.produced.store(sum(CpuWords::sequence), Ordering::Relaxed);
     }
 
-    /// The aggregates, by name.
+    /// What the kernel counts beside the ledger, by name.
     #[must_use]
     pub fn aggregates(&self) -> Vec<(&'static str, u64)> {
         let Some(cpus) = &self.cpus else { return Vec::new() };
-        ebpf::COUNTERS.iter().map(|&(counter, name)| (name, cpus.total(counter))).collect()
+        let counters = ebpf::COUNTERS.iter().map(|&(counter, name)| (name, cpus.total(counter)));
+        counters.chain(self.passed_over().map(|count| ("programs_passed_over", count))).collect()
+    }
+
+    /// How often the kernel did not run a program because it was running already: an upper bound of the events
+    /// that no sequence number shows.
+    fn passed_over(&self) -> Option<u64> {
+        let programs = self.programs();
+        let misses = programs.as_ref()?.misses().ok()?;
+        Some(misses.iter().map(|(_, count)| count).sum())
+    }
+
+    fn detach(&self) {
+        drop(self.programs().take());
+    }
+
+    fn programs(&self) -> MutexGuard<'_, Option<Attached>> {
+        // Only taken out whole: a panic elsewhere cannot leave half of it.
+        self.programs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,13 +127,14 @@ impl Agent {
         }
         let health = Arc::new(Health::default());
         let loaded = start_collectors(&settings, &health)?;
-        let counters = Counters { cpus: loaded.as_ref().map(|loaded| Arc::clone(&loaded.cpus)) };
+        let cpus = loaded.as_ref().map(|loaded| Arc::clone(&loaded.cpus));
+        let (rings, programs) = loaded.map(split).unzip();
+        let counters = Counters { cpus, programs: Arc::new(Mutex::new(programs)) };
         let shared = Shared {
             live: Arc::new(Live::from_pointee(settings)),
             ledger: Arc::new(Ledger::default()),
             health,
         };
-        let (rings, programs) = loaded.map(split).unzip();
         let boot_id = host.boot_id;
         let ledger_report = {
             let (counters, shared) = (counters.clone(), shared.clone());
@@ -132,7 +152,7 @@ impl Agent {
                 ledger_report,
             },
         )?;
-        Ok(Self { shared, engine, programs, counters })
+        Ok(Self { shared, engine, counters })
     }
 
     /// The parts that status and metrics read.
@@ -151,8 +171,8 @@ impl Agent {
     ///
     /// # Errors
     /// [`AgentError::Broken`] when a thread did not end as it should.
-    pub fn stop(mut self) -> Result<(), AgentError> {
-        drop(self.programs.take());
+    pub fn stop(self) -> Result<(), AgentError> {
+        self.counters.detach();
         let longest = self.shared.live.load().shutdown_deadline;
         let stopped = self.engine.stop(longest);
         self.counters.refresh(&self.shared.ledger);
