@@ -37,6 +37,10 @@ const EPOLL_BELOW: u64 = 12_000;
 
 /// The timer's interval for each [`Latency`]: half of it is the median age of a record when it is read.
 const TIMER_NORMAL: Duration = Duration::from_micros(800);
+
+/// The interval below [`BUSY_ABOVE`] events a second: fewer passes, the median age still below a millisecond.
+const TIMER_MODERATE: Duration = Duration::from_micros(1600);
+const BUSY_ABOVE: u64 = 500_000;
 const TIMER_LOW: Duration = Duration::from_micros(100);
 
 /// The kernel may add this much to a sleep; its default of 50 us would be half of the short interval.
@@ -111,6 +115,8 @@ pub struct Drain {
     idle_set: rustix::fd::OwnedFd,
     timer_set: rustix::fd::OwnedFd,
     timer: bool,
+    /// Events a second in the last window.
+    rate: u64,
     window: Window,
     /// Events counted in the ledger.
     counted: u64,
@@ -170,7 +176,7 @@ impl Drain {
             in_hand: false,
         };
         let window = Window { since_ns: clock::boot_ns(), events: 0 };
-        Ok(Self { parts, scatter, idle_set, timer_set, timer: false, window, counted: 0 })
+        Ok(Self { parts, scatter, idle_set, timer_set, timer: false, rate: 0, window, counted: 0 })
     }
 
     /// Reads every ring once, the urgent one before each other; returns the number of records taken.
@@ -218,6 +224,7 @@ impl Drain {
         let span = now_ns.saturating_sub(self.window.since_ns);
         if span >= WINDOW_NS {
             let rate = self.window.events.saturating_mul(1_000_000_000) / span;
+            self.rate = rate;
             self.window = Window { since_ns: now_ns, events: 0 };
             if !self.timer && rate > TIMER_ABOVE {
                 self.set_timer(true);
@@ -254,6 +261,7 @@ impl Drain {
     /// The timer's interval: shorter when the last one let a ring fill by more than an eighth.
     fn interval(&self) -> Duration {
         let interval = match self.parts.live.load().latency {
+            Latency::Normal if self.rate < BUSY_ABOVE => TIMER_MODERATE,
             Latency::Normal => TIMER_NORMAL,
             Latency::Low => TIMER_LOW,
         };
