@@ -279,7 +279,7 @@ pub const OPTIONS: &[Opt] = &[
     opt(
         "latency",
         Form::Text("MODE"),
-        "`normal`, or `low`: read the rings ten times as often, for more CPU an event",
+        "`normal`, or `low`: wake up for each record at low rates and read the rings eight times as often at high ones, for more CPU",
         |s, v| put(&mut s.latency, values::one_of(v, &LATENCIES)),
         |s| name_of(&LATENCIES, &s.latency),
     )
