@@ -7,6 +7,8 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::clock;
 use crate::collector::ebpf::{self, Attached, CpuWords, Lane, LoadError, Loaded};
@@ -52,6 +54,8 @@ pub struct Agent {
     shared: Shared,
     engine: Engine,
     counters: Counters,
+    /// Attaches the errno probe for a part of every second; ends when the programs are detached.
+    errno_window: Option<JoinHandle<()>>,
 }
 
 /// What the kernel counts; cheap to clone.
@@ -152,7 +156,8 @@ impl Agent {
                 ledger_report,
             },
         )?;
-        Ok(Self { shared, engine, counters })
+        let errno_window = errno_window(&shared, &counters)?;
+        Ok(Self { shared, engine, counters, errno_window })
     }
 
     /// The parts that status and metrics read.
@@ -173,6 +178,12 @@ impl Agent {
     /// [`AgentError::Broken`] when a thread did not end as it should.
     pub fn stop(self) -> Result<(), AgentError> {
         self.counters.detach();
+        if let Some(thread) = self.errno_window {
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                tracing::warn!("the thread of the errno window panicked");
+            }
+        }
         let longest = self.shared.live.load().shutdown_deadline;
         let stopped = self.engine.stop(longest);
         self.counters.refresh(&self.shared.ledger);
@@ -191,6 +202,44 @@ fn hello(host: &Host) -> Hello {
         host_name: host.host_name.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
     }
+}
+
+/// The program that every system call of the host pays for while it is attached.
+const ERRNO_PROGRAM: &str = "errno_sys_exit";
+
+/// The period of its window. What the probe is for, an exhausted resource, fails again and again for longer.
+const ERRNO_PERIOD: Duration = Duration::from_secs(1);
+
+/// Starts the thread that keeps the errno probe attached for a part of every second, unless it always is.
+fn errno_window(shared: &Shared, counters: &Counters) -> Result<Option<JoinHandle<()>>, AgentError> {
+    let window = shared.live.load().filters.errno_window;
+    if window >= ERRNO_PERIOD {
+        return Ok(None);
+    }
+    let counters = counters.clone();
+    let thread = std::thread::Builder::new().name("errno-window".into()).spawn(move || {
+        for attached in [false, true].into_iter().cycle() {
+            let rest = if attached { window } else { ERRNO_PERIOD.saturating_sub(window) };
+            if rest.is_zero() && attached {
+                continue;
+            }
+            match counters.programs().as_mut().map(|programs| programs.set_attached(ERRNO_PROGRAM, attached))
+            {
+                Some(Ok(true)) => {}
+                Some(Ok(false)) | None => return,
+                Some(Err(error)) => {
+                    tracing::warn!(
+                        "the errno probe is off from now on: it cannot be attached again: {error}"
+                    );
+                    return;
+                }
+            }
+            // A stop wakes it up early, and finds the programs gone.
+            std::thread::park_timeout(rest);
+        }
+    });
+    let failed = |error| engine::StartError::Thread("errno-window".into(), error);
+    Ok(Some(thread.map_err(failed)?))
 }
 
 /// Parts the rings, which the engine reads, from what keeps the programs attached.
@@ -257,7 +306,14 @@ fn ebpf_health(loaded: &Loaded, settings: &Settings) -> CollectorHealth {
     } else {
         (State::Degraded, format!("not attached: {}", lacking.join(", ")))
     };
-    CollectorHealth { state, reason, probes: loaded.probes.clone() }
+    let mut probes = loaded.probes.clone();
+    let window = settings.filters.errno_window;
+    if let Some(errno) = probes.get_mut("errno").filter(|_| window < ERRNO_PERIOD)
+        && errno.state == ProbeState::Attached
+    {
+        errno.reason = format!("looks {window:?} of every second (--filter-errno-window)");
+    }
+    CollectorHealth { state, reason, probes }
 }
 
 fn ledger_report(counters: &Counters, shared: &Shared, _reports: &Reports) -> LedgerReport {

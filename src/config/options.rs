@@ -313,6 +313,13 @@ pub const OPTIONS: &[Opt] = &[
         |s| written(s.filters.block_latency),
     ),
     opt(
+        "filter-errno-window",
+        Form::Time,
+        "how much of every second failed system calls are looked for; `1s`: always, which slows every system call",
+        |s, v| put(&mut s.filters.errno_window, values::time(v, Duration::ZERO, seconds(1))),
+        |s| written(s.filters.errno_window),
+    ),
+    opt(
         "filter-errnos-per-second",
         Form::Number,
         "failed system calls streamed a second, cgroup and errno",

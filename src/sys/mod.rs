@@ -8,6 +8,7 @@
 pub mod cgroup;
 pub mod ring;
 mod ring_memory;
+pub mod tracepoint;
 pub mod words;
 
 pub use ring::Ring;

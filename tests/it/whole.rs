@@ -88,6 +88,36 @@ fn live_every_event_is_stored() {
     assert!(execs.as_array().unwrap().iter().any(|event| event["text"] == "/bin/true"), "{execs}");
 }
 
+/// Scenario: a process finds its descriptors exhausted for some seconds, while the errno probe looks only a part of each.
+/// Guarantees: it is seen; `status` says that the probe looks only part of the time.
+#[test]
+fn live_exhaustion_is_seen_through_the_errno_window() {
+    if !geteuid().is_root() {
+        return skipped(
+            "live_exhaustion_is_seen_through_the_errno_window",
+            "needs root, to load BPF programs",
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&folder.path().join("server"), &[]);
+    let mut running = Running::start(agent().args(flags(folder.path(), server.grpc)));
+    running.line_with("runs");
+    // Opens more files than it may, ten times a second.
+    let script = "ulimit -n 5; for i in $(seq 30); do (exec 3</dev/null 4</dev/null 5</dev/null) 2>/dev/null; sleep 0.1; done";
+    assert!(Command::new("bash").args(["-c", script]).status().is_ok());
+    let socket = format!("--socket={}", folder.path().join("collector.sock").display());
+    let status = agent().args(["status", "--json", &socket]).output().unwrap();
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    let errno = &status["collectors"]["ebpf"]["probes"]["errno"];
+    assert!(errno["reason"].as_str().unwrap().contains("of every second"), "{errno}");
+    running.send(Signal::TERM);
+    running.line_with("Status: Events=");
+    assert_eq!(running.wait(), Some(0));
+    row_when(&server, "all is stored", |row| row["connected"] == false);
+    let errors = server.json("/api/v1/events?kind=syscall_error&limit=1000");
+    assert!(errors.as_array().unwrap().iter().any(|event| event["slots"]["errno"] == 24), "{errors}");
+}
+
 /// Scenario: the server is killed twice in the middle of bursts and started again on its port and folder.
 /// Guarantees: the agent goes on, and in the end the server has every event exactly once.
 #[test]

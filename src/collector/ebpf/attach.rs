@@ -15,12 +15,20 @@ use libbpf_rs::{Link, Object};
 use super::kernel::read_text;
 use super::probes::Program;
 use super::states::States;
+use crate::sys::tracepoint;
 
 struct Running {
     name: &'static str,
     program: OwnedFd,
-    /// Detaches on drop.
-    _link: Link,
+    /// Detaches on drop; none while the program is paused.
+    link: Option<Hook>,
+}
+
+/// What keeps a program attached: libbpf's link from loading on, a plain descriptor after a pause.
+#[expect(dead_code, reason = "held for its drop")]
+enum Hook {
+    Loaded(Link),
+    Again(OwnedFd),
 }
 
 /// The attached programs. Dropping it detaches them.
@@ -40,6 +48,22 @@ impl Attached {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.programs.is_empty()
+    }
+
+    /// Attaches a program again, or pauses it. One that is not there stays so: false.
+    ///
+    /// # Errors
+    /// Of `bpf(2)`: the program stays paused.
+    pub fn set_attached(&mut self, name: &str, attached: bool) -> io::Result<bool> {
+        let Some(running) = self.programs.iter_mut().find(|running| running.name == name) else {
+            return Ok(false);
+        };
+        if !attached {
+            running.link = None;
+        } else if running.link.is_none() {
+            running.link = Some(Hook::Again(tracepoint::attach(&running.program)?));
+        }
+        Ok(true)
     }
 
     /// How often the kernel passed each program over since it was loaded, by name. Kernels before 5.12 do not
@@ -81,7 +105,7 @@ fn attach_program(object: &Object, name: &'static str) -> Result<Running, String
     let program = found.ok_or("the BPF object has no such program")?;
     let fd = program.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
     let link = program.attach().map_err(|error| format!("attach: {error:#}"))?;
-    Ok(Running { name, program: fd, _link: link })
+    Ok(Running { name, program: fd, link: Some(Hook::Loaded(link)) })
 }
 
 #[cfg(test)]
