@@ -136,7 +136,7 @@ impl Default for Filters {
             retransmits_per_second: 100,
             block_latency: Duration::from_millis(100),
             errnos_per_second: 10,
-            errno_window: Duration::from_millis(100),
+            errno_window: Duration::from_millis(50),
             forks: true,
             clean_exits: true,
         }

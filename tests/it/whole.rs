@@ -102,8 +102,8 @@ fn live_exhaustion_is_seen_through_the_errno_window() {
     let server = Server::start(&folder.path().join("server"), &[]);
     let mut running = Running::start(agent().args(flags(folder.path(), server.grpc)));
     running.line_with("runs");
-    // Opens more files than it may, ten times a second.
-    let script = "ulimit -n 5; for i in $(seq 30); do (exec 3</dev/null 4</dev/null 5</dev/null) 2>/dev/null; sleep 0.1; done";
+    // Opens more files than it may, some thirty times a second: a few times in each window.
+    let script = "ulimit -n 5; for i in $(seq 120); do (exec 3</dev/null 4</dev/null 5</dev/null) 2>/dev/null; sleep 0.02; done";
     assert!(Command::new("bash").args(["-c", script]).status().is_ok());
     let socket = format!("--socket={}", folder.path().join("collector.sock").display());
     let status = agent().args(["status", "--json", &socket]).output().unwrap();
