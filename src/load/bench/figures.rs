@@ -273,7 +273,7 @@ mod tests {
     use super::*;
 
     /// Scenario: the table of figures.
-    /// Guarantees: names are unique, snake_case, and every figure has a goal above zero.
+    /// Guarantees: names are unique, snake_case, and a figure that has a goal has one above zero.
     #[test]
     fn names_are_unique() {
         for (index, figure) in FIGURES.iter().enumerate() {
@@ -283,7 +283,7 @@ mod tests {
                     .all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_')
             );
             assert!(FIGURES[..index].iter().all(|other| other.head.name != name), "{name} twice");
-            assert!(figure.head.goal.is_some_and(|goal| goal > 0.0), "{name}");
+            assert!(figure.head.goal.is_none_or(|goal| goal > 0.0), "{name}");
         }
     }
 }
