@@ -85,8 +85,6 @@ pub struct SourceLedger {
     pub spooled: CachePadded<AtomicI64>,
     /// Events that egress holds in memory: handed over and neither acked, spooled nor dropped.
     pub held: CachePadded<AtomicI64>,
-    /// Events handed to egress.
-    pub batched: CachePadded<AtomicU64>,
     /// Events given up after enrichment, by reason.
     pub dropped: CachePadded<[AtomicU64; Dropped::ALL.len()]>,
 }

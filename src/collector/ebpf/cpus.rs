@@ -7,6 +7,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use crate::engine::Lane;
 use crate::sys::SharedWords;
 
 /// Words that a CPU has.
@@ -15,15 +16,6 @@ const SEQUENCE: usize = 0;
 const LOST: usize = 2;
 const AWAKE: usize = 4;
 const FIRST_COUNTER: usize = 6;
-
-/// The ring that a record takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
-    /// The CPU's own ring.
-    Bulk = 0,
-    /// The one ring for what may never be displaced.
-    Urgent = 1,
-}
 
 macro_rules! counters {
     ($( $(#[doc = $doc:literal])+ $variant:ident = $name:literal; )+) => {
