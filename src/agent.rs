@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::collector::ebpf::{self, Attached, CpuWords, Lane, LoadError, Loaded};
+use crate::collector::{COLLECTORS, CollectorInfo, Unavailable};
 use crate::config::{Settings, Switch};
 use crate::engine::{self, Engine, Live, Reports, Rings, Shared, Stopped, drain};
 use crate::entity::{self, EntityTable, Host, HostError, LiveLookup};
@@ -130,7 +131,8 @@ impl Agent {
             tracing::warn!("{notice}");
         }
         let health = Arc::new(Health::default());
-        let loaded = start_collectors(&settings, &health)?;
+        let (loaded, ebpf_failure) = start_ebpf(&settings, &health)?;
+        let collectors = own_collectors(&settings, &health);
         let cpus = loaded.as_ref().map(|loaded| Arc::clone(&loaded.cpus));
         let (rings, programs) = loaded.map(split).unzip();
         let counters = Counters { cpus, programs: Arc::new(Mutex::new(programs)) };
@@ -144,10 +146,14 @@ impl Agent {
             let (counters, shared) = (counters.clone(), shared.clone());
             Box::new(move |reports: &Reports| ledger_report(&counters, &shared, reports))
         };
+        let mut unavailable = Vec::new();
+        let has_rings = rings.is_some();
         let engine = engine::start(
             &shared,
             engine::Parts {
                 rings,
+                collectors,
+                unavailable: &mut |source, why| unavailable.push((source, why)),
                 hello: hello(&host),
                 entities: Box::new(move || {
                     EntityTable::new(boot_id, entity::CAPACITY, Box::new(LiveLookup::open()))
@@ -156,6 +162,13 @@ impl Agent {
                 ledger_report,
             },
         )?;
+        let collecting = engine.collectors() > 0 || has_rings;
+        if let Some(error) = verdict(&shared, unavailable, ebpf_failure, collecting) {
+            counters.detach();
+            // What the threads say now adds nothing to the reason.
+            let _stopped = engine.stop(Duration::ZERO);
+            return Err(error);
+        }
         let errno_window = errno_window(&shared, &counters)?;
         Ok(Self { shared, engine, counters, errno_window })
     }
@@ -253,42 +266,78 @@ fn split(loaded: Loaded) -> (Rings, Attached) {
     (Rings { bulk, urgent, awake: Box::new(awake) }, attached)
 }
 
-/// Starts the collectors and says how each is.
-fn start_collectors(settings: &Settings, health: &Health) -> Result<Option<Loaded>, AgentError> {
-    for source in [Source::Journald, Source::Systemd, Source::Kubernetes] {
-        let switch = settings.collectors[source as usize];
-        let reason = match switch {
-            Switch::Off => "switched off",
-            Switch::Default | Switch::On => "not in this version",
-        };
-        if switch == Switch::On {
-            return Err(AgentError::Collector { collector: source.name(), reason: reason.into() });
+/// The collectors with threads of their own that are not switched off.
+fn own_collectors(settings: &Settings, health: &Health) -> Vec<CollectorInfo> {
+    for source in Source::ALL.into_iter().filter(|&source| source != Source::Ebpf) {
+        if settings.collectors[source as usize] == Switch::Off {
+            health.set(source, CollectorHealth::new(State::Disabled, "switched off"));
+        } else if COLLECTORS.iter().all(|collector| collector.source != source) {
+            health.set(source, CollectorHealth::new(State::Disabled, "not in this version"));
         }
-        health.set(source, CollectorHealth::new(State::Disabled, reason));
     }
-    start_ebpf(settings, health)
+    let wanted = COLLECTORS.iter().filter(|info| settings.collectors[info.source as usize] != Switch::Off);
+    wanted.copied().collect()
 }
 
-fn start_ebpf(settings: &Settings, health: &Health) -> Result<Option<Loaded>, AgentError> {
+/// Says how the collectors are that cannot run, and whether the agent has to end for one of them.
+fn verdict(
+    shared: &Shared,
+    unavailable: Vec<(Source, Unavailable)>,
+    ebpf_failure: Option<AgentError>,
+    collecting: bool,
+) -> Option<AgentError> {
+    let mut reasons = Vec::new();
+    for (source, why) in unavailable {
+        let reason = why.to_string();
+        if shared.live.load().collectors[source as usize] == Switch::On {
+            shared.health.set(source, CollectorHealth::new(State::Failed, &*reason));
+            return Some(AgentError::Collector { collector: source.name(), reason });
+        }
+        tracing::info!("the {} collector is off: {reason}", source.name());
+        shared.health.set(source, CollectorHealth::new(State::Disabled, &*reason));
+        reasons.push(format!("{}: {reason}", source.name()));
+    }
+    match ebpf_failure {
+        Some(error) if !collecting => Some(error),
+        Some(error) => {
+            tracing::warn!("the ebpf collector is off: {error}");
+            None
+        }
+        None if !collecting => Some(AgentError::Nothing(if reasons.is_empty() {
+            "every collector is switched off".into()
+        } else {
+            reasons.join("; ")
+        })),
+        None => None,
+    }
+}
+
+/// Loads the probes; or says why not, which ends the start only if they were asked for by name, and otherwise if
+/// nothing else runs.
+fn start_ebpf(
+    settings: &Settings,
+    health: &Health,
+) -> Result<(Option<Loaded>, Option<AgentError>), AgentError> {
     let switch = settings.collectors[Source::Ebpf as usize];
     if switch == Switch::Off {
         health.set(Source::Ebpf, CollectorHealth::new(State::Disabled, "switched off"));
-        return Err(AgentError::Nothing(
-            "the ebpf collector is switched off and no other is in this version".into(),
-        ));
+        return Ok((None, None));
     }
     match ebpf::load(&ebpf::Options::from(settings)) {
         Ok(loaded) => {
             health.set(Source::Ebpf, ebpf_health(&loaded, settings));
-            Ok(Some(loaded))
+            Ok((Some(loaded), None))
         }
         Err(error) => {
             health.set(Source::Ebpf, CollectorHealth::new(State::Failed, error.to_string()));
-            Err(match (error, switch) {
-                (error @ LoadError::Privilege { .. }, _) => AgentError::Privilege(error),
-                (error, Switch::On) => AgentError::Collector { collector: "ebpf", reason: error.to_string() },
-                (error, _) => AgentError::Nothing(error.to_string()),
-            })
+            match (error, switch) {
+                (error @ LoadError::Privilege { .. }, Switch::On) => Err(AgentError::Privilege(error)),
+                (error, Switch::On) => {
+                    Err(AgentError::Collector { collector: "ebpf", reason: error.to_string() })
+                }
+                (error @ LoadError::Privilege { .. }, _) => Ok((None, Some(AgentError::Privilege(error)))),
+                (error, _) => Ok((None, Some(AgentError::Nothing(error.to_string())))),
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod collector;
 pub mod config;
 pub mod control;
+pub mod detect;
 pub mod egress;
 pub mod engine;
 pub mod entity;

@@ -219,6 +219,13 @@ pub const OPTIONS: &[Opt] = &[
         |s| collector(s, Source::Journald),
     ),
     opt(
+        "enable-sampler",
+        Form::Switch,
+        "read what units, containers and the host use against their limits",
+        |s, v| put_collector(s, Source::Sampler, v),
+        |s| collector(s, Source::Sampler),
+    ),
+    opt(
         "buffer-size",
         Form::Number,
         "events from which a batch is sent within 4 ms, not only after the flush interval",

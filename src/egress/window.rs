@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     fn sealed(events: u32, bytes: usize, urgent: bool) -> Sealed {
-        Sealed { batch: EventBatch::default(), counts: [events, 0, 0, 0], bytes, urgent }
+        Sealed { batch: EventBatch::default(), counts: [events, 0, 0, 0, 0], bytes, urgent }
     }
 
     fn number(window: &mut Window) -> Option<u64> {

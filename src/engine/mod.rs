@@ -8,6 +8,7 @@
 
 pub mod drain;
 pub mod placement;
+pub mod port;
 pub mod queue;
 pub mod shard;
 pub mod worker;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::collector::{CollectorInfo, Context, Stop, Unavailable};
 use crate::egress::batch::Sequences;
 use crate::egress::stream::{self, StreamReport};
 use crate::entity::EntityTable;
@@ -49,6 +51,15 @@ pub const BULK_QUEUE_WORDS: usize = 128 << 10;
 
 /// Words in an urgent queue to a shard.
 pub const URGENT_QUEUE_WORDS: usize = 16 << 10;
+
+/// Words in each queue from a collector with its own thread to a shard: their rates are a hundredth.
+pub const PORT_QUEUE_WORDS: usize = 16 << 10;
+
+/// Words in a queue of this source at most.
+#[must_use]
+pub const fn queue_words(source: Source) -> usize {
+    if matches!(source, Source::Ebpf) { BULK_QUEUE_WORDS } else { PORT_QUEUE_WORDS }
+}
 
 /// Batches between a shard and egress, for each lane.
 const BATCH_QUEUE: usize = 64;
@@ -100,6 +111,8 @@ pub struct Reports {
 #[derive(Debug)]
 pub struct Engine {
     drains: Vec<JoinHandle<End>>,
+    collectors: Vec<JoinHandle<End>>,
+    stop_collectors: watch::Sender<bool>,
     shards: Vec<JoinHandle<End>>,
     egress: JoinHandle<()>,
     stop: Arc<AtomicBool>,
@@ -110,9 +123,13 @@ pub struct Engine {
 }
 
 /// What the engine is made of, besides settings.
-pub struct Parts<Inspect> {
+pub struct Parts<'start, Inspect> {
     /// The rings; none when the ebpf collector does not run.
     pub rings: Option<Rings>,
+    /// The collectors that may run besides.
+    pub collectors: Vec<CollectorInfo>,
+    /// Told of each collector that cannot run.
+    pub unavailable: &'start mut dyn FnMut(Source, Unavailable),
     /// Who is sending.
     pub hello: Hello,
     /// Makes the entity table of a shard.
@@ -123,7 +140,7 @@ pub struct Parts<Inspect> {
     pub ledger_report: Box<dyn Fn(&Reports) -> LedgerReport + Send>,
 }
 
-impl<Inspect> std::fmt::Debug for Parts<Inspect> {
+impl<Inspect> std::fmt::Debug for Parts<'_, Inspect> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Parts").finish_non_exhaustive()
     }
@@ -152,13 +169,14 @@ pub enum Stopped {
 /// [`StartError`]: those that were started end by themselves, since their queues are abandoned.
 pub fn start<Inspect: FnMut(&Event<'_>) + Send + 'static>(
     shared: &Shared,
-    parts: Parts<Inspect>,
+    parts: Parts<'_, Inspect>,
 ) -> Result<Engine, StartError> {
     let settings = shared.live.load_full();
     let cores: Vec<usize> =
         core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
     let ring_count = parts.rings.as_ref().map_or(0, |rings| rings.bulk.len());
     let placement = placement::place(&cores, ring_count, &settings.cores, settings.shards);
+    let boot_id = <[u8; 16]>::try_from(&parts.hello.boot_id[..]).unwrap_or_default();
     let wake = Arc::new(Notify::new());
     let (deadline, deadline_seen) = watch::channel(None);
 
@@ -174,8 +192,16 @@ pub fn start<Inspect: FnMut(&Event<'_>) + Send + 'static>(
     let mut ports: Vec<Vec<[queue::WordSender; 2]>> = Vec::new();
     let mut inputs: Vec<Vec<shard::Input>> = placement.shards.iter().map(|_| Vec::new()).collect();
     for _ in placement.drains.iter().filter(|_| parts.rings.is_some()) {
-        let port = inputs.iter_mut().map(|inputs| connect(inputs, Source::Ebpf, &mut reports)).collect();
+        let port = inputs
+            .iter_mut()
+            .map(|inputs| connect(inputs, Source::Ebpf, [BULK_QUEUE_WORDS, URGENT_QUEUE_WORDS], &mut reports))
+            .collect();
         ports.push(port);
+    }
+    let mut own: Vec<Vec<[queue::WordSender; 2]>> = Vec::new();
+    for collector in &parts.collectors {
+        let lanes = |inputs| connect(inputs, collector.source, [PORT_QUEUE_WORDS; 2], &mut reports);
+        own.push(inputs.iter_mut().map(lanes).collect());
     }
     let reports = Arc::new(reports);
 
@@ -201,28 +227,52 @@ pub fn start<Inspect: FnMut(&Event<'_>) + Send + 'static>(
 
     let ends = inputs.into_iter().zip(outputs).zip(reports.shards.iter().cloned()).collect();
     let shards = spawn_shards(shared, &placement.shards, ends, &*parts.entities, &*parts.inspect)?;
+    let (stop_collectors, stop_seen) = Stop::new();
+    let mut collectors = Vec::new();
+    for (collector, lanes) in parts.collectors.iter().zip(own) {
+        let context = Context {
+            port: port::Port::new(collector.source, shard_ports(lanes, &shards), Arc::clone(&shared.ledger)),
+            live: Arc::clone(&shared.live),
+            health: Arc::clone(&shared.health),
+            ledger: Arc::clone(&shared.ledger),
+            stop: stop_seen.clone(),
+            boot_id,
+            state_dir: settings.state_dir.clone(),
+        };
+        match (collector.open)(context) {
+            Ok(worker) => collectors.push(spawn(collector.thread, placement.egress, shared, worker)?),
+            Err(why) => (parts.unavailable)(collector.source, why),
+        }
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let signals =
         drain::Signals { stop: Arc::clone(&stop), fill_permille: Arc::clone(&reports.fill_permille) };
-    let ports = ports.into_iter().map(|lanes| {
-        let ports = lanes.into_iter().zip(&shards);
-        ports.map(|(lanes, shard)| drain::ShardPort { lanes, thread: shard.thread().clone() }).collect()
-    });
+    let ports = ports.into_iter().map(|lanes| shard_ports(lanes, &shards));
     let drains = match parts.rings {
         Some(rings) => spawn_drains(shared, &placement.drains, rings, ports.collect(), &signals)?,
         None => Vec::new(),
     };
-    Ok(Engine { drains, shards, egress, stop, wake, deadline, reports })
+    Ok(Engine { drains, collectors, stop_collectors, shards, egress, stop, wake, deadline, reports })
 }
 
-/// Makes the two queues from one producer to one shard.
-fn connect(inputs: &mut Vec<shard::Input>, source: Source, reports: &mut Reports) -> [queue::WordSender; 2] {
-    [(Lane::Bulk, BULK_QUEUE_WORDS), (Lane::Urgent, URGENT_QUEUE_WORDS)].map(|(lane, words)| {
+/// Makes the two queues from one producer to one shard, with room for so many words.
+fn connect(
+    inputs: &mut Vec<shard::Input>,
+    source: Source,
+    [bulk, urgent]: [usize; 2],
+    reports: &mut Reports,
+) -> [queue::WordSender; 2] {
+    [(Lane::Bulk, bulk), (Lane::Urgent, urgent)].map(|(lane, words)| {
         let (sender, receiver) = queue::words(words);
         reports.queues.push((source, Arc::clone(sender.counters())));
         inputs.push(shard::Input { source, lane, receiver });
         sender
     })
+}
+
+fn shard_ports(lanes: Vec<[queue::WordSender; 2]>, shards: &[JoinHandle<End>]) -> Vec<drain::ShardPort> {
+    let ports = lanes.into_iter().zip(shards);
+    ports.map(|(lanes, shard)| drain::ShardPort { lanes, thread: shard.thread().clone() }).collect()
 }
 
 fn spawn(
@@ -318,11 +368,16 @@ impl Engine {
     /// Ends the threads in the order of the path. Call it when no program produces any more. What the
     /// server has not acked after `longest` is given up and counted.
     pub fn stop(self, longest: Duration) -> Stopped {
+        // No receiver means that every collector is gone already.
+        let _gone = self.stop_collectors.send(true);
         self.stop.store(true, Ordering::Release);
         // No receiver means that egress is gone already, which the join below reports.
         let _gone = self.deadline.send(Some(Instant::now() + longest));
         let mut stopped = Stopped::InOrder;
-        for thread in self.drains.into_iter().chain(self.shards) {
+        for thread in &self.collectors {
+            thread.thread().unpark();
+        }
+        for thread in self.collectors.into_iter().chain(self.drains).chain(self.shards) {
             if !matches!(thread.join(), Ok(End::Finished)) {
                 stopped = Stopped::Broken;
             }
@@ -338,7 +393,14 @@ impl Engine {
     /// Whether a thread ended that should not have.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        self.drains.iter().chain(&self.shards).any(JoinHandle::is_finished) || self.egress.is_finished()
+        let threads = self.drains.iter().chain(&self.collectors).chain(&self.shards);
+        threads.into_iter().any(JoinHandle::is_finished) || self.egress.is_finished()
+    }
+
+    /// Collectors with a thread of their own that run.
+    #[must_use]
+    pub fn collectors(&self) -> usize {
+        self.collectors.len()
     }
 }
 

@@ -19,7 +19,7 @@ use super::{Lane, Live};
 use crate::clock;
 use crate::egress::batch::{BatchBuilder, Sealed, Sequences};
 use crate::entity::{EntityStats, EntityTable};
-use crate::event::{Event, Source};
+use crate::event::{Event, KINDS, Source};
 use crate::ledger::{Dropped, Ledger, Shed};
 
 /// Words taken from one queue before the next gets its turn: 64 KiB, which stays in the cache.
@@ -37,6 +37,19 @@ const EXPIRE_STEPS: usize = 8;
 /// Under load a batch is not sent as soon as it has `buffer_size` events, but gathers for this long: each batch
 /// costs system calls and wake-ups on both sides, measured at 56 us in the agent for one of 800 events.
 const GATHER: Duration = Duration::from_millis(4);
+
+/// The kinds that bring their own sequence number, as a bit set by number.
+const NUMBERED: u128 = {
+    let mut set = 0;
+    let mut index = 0;
+    while index < KINDS.len() {
+        if KINDS[index].is_numbered() {
+            set |= 1 << KINDS[index].kind as u32;
+        }
+        index += 1;
+    }
+    set
+};
 
 /// One event in this many has its latency recorded; in a short turn, every one.
 const SAMPLE: u64 = 16;
@@ -248,7 +261,11 @@ impl<Inspect: FnMut(&Event<'_>)> State<Inspect> {
         self.entities.observe(&event);
         let entity = self.entities.resolve(header);
         (self.inspect)(&event);
-        let sequence = self.sequences.extend(header.source, header.producer, header.sequence);
+        let sequence = if NUMBERED >> (header.kind & 127) & 1 == 0 {
+            self.sequences.extend(header.source, header.producer, header.sequence)
+        } else {
+            event.slots()[0]
+        };
         let index = lane as usize;
         if self.open[index].builder.push(&event, sequence, entity, &self.entities).is_err() {
             self.seal(lane);

@@ -367,6 +367,8 @@ fn a_panicking_shard_costs_the_others_nothing() {
                 urgent,
                 awake: Box::new(|_| Box::new(NeverAwake)),
             }),
+            collectors: Vec::new(),
+            unavailable: &mut |_, _| {},
             hello: Hello::default(),
             entities: Box::new(|| EntityTable::new([7; 16], 64, Box::new(NoHost))),
             inspect: Box::new(inspect),

@@ -31,6 +31,16 @@ pub trait Worker: Send + 'static {
     fn recover(&mut self);
 }
 
+impl Worker for Box<dyn Worker> {
+    fn run(&mut self) {
+        (**self).run();
+    }
+
+    fn recover(&mut self) {
+        (**self).recover();
+    }
+}
+
 /// How a worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {

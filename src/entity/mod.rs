@@ -12,6 +12,7 @@ pub mod cgroup;
 pub mod host;
 pub mod lookup;
 mod mounts;
+mod named;
 mod pending;
 mod slots;
 mod table;
@@ -42,6 +43,8 @@ pub enum EntityKind {
     Cgroup,
     /// The host itself.
     Node,
+    /// Another object of Kubernetes.
+    Object,
 }
 
 impl From<EntityKind> for proto::EntityType {
@@ -53,6 +56,7 @@ impl From<EntityKind> for proto::EntityType {
             EntityKind::Pod => Self::Pod,
             EntityKind::Cgroup => Self::Cgroup,
             EntityKind::Node => Self::Node,
+            EntityKind::Object => Self::Object,
         }
     }
 }

@@ -15,11 +15,12 @@ use foldhash::fast::FixedState;
 use zerocopy::IntoBytes;
 
 use super::cgroup::{self, CgroupPath};
+use super::named;
 use super::pending::{Pending, Wait};
 use super::slots::Slots;
 use super::trace::{self, Identity};
 use super::{CgroupLookup, Entity, EntityKind, EntityRef};
-use crate::event::{CGROUP_V1, Event, Header, Kind, trace_key};
+use crate::event::{CGROUP_V1, Event, Header, Kind, NAMED, trace_key};
 
 /// How many entities a shard remembers unless told otherwise.
 pub const CAPACITY: usize = 65_536;
@@ -147,6 +148,22 @@ impl EntityTable {
         }
         if WATCHED >> (header.kind & 127) & 1 != 0 {
             self.learn(event);
+        } else if header.cgroup & NAMED != 0 {
+            self.learn_named(event);
+        }
+    }
+
+    /// Takes in the entity that the event names, or the new run of one that is known.
+    fn learn_named(&mut self, event: &Event<'_>) {
+        let key = trace_key(event.header());
+        let Some(&slot) = self.index.get(&key) else {
+            self.make_room(event.header());
+            self.insert(key, named::entity(&self.boot_id, key, event));
+            return;
+        };
+        let known = self.slots.get(slot);
+        if known.kind == EntityKind::Unit && named::invocation(event).is_some_and(|id| id != known.trace_id) {
+            self.slots.replace(slot, named::entity(&self.boot_id, key, event));
         }
     }
 
@@ -212,11 +229,7 @@ impl EntityTable {
     /// Takes in an entity that is not in the table.
     #[cold]
     fn admit(&mut self, key: u64, header: &Header, known: Known<'_>) -> EntityRef {
-        for _ in 0..EVICTIONS_MAX {
-            let Some(evicted) = self.slots.make_room(self.last_ref, header.time_ns) else { break };
-            self.index.remove(&evicted);
-            self.stats.evicted += 1;
-        }
+        self.make_room(header);
         let (entity, complete) = if owned_by_process(header) {
             (self.process(key, header, known), true)
         } else {
@@ -229,13 +242,26 @@ impl EntityTable {
                 }
             }
         };
+        let slot = self.insert(key, entity);
+        if !complete {
+            self.await_invocation(slot, header.time_ns);
+        }
+        slot
+    }
+
+    fn make_room(&mut self, header: &Header) {
+        for _ in 0..EVICTIONS_MAX {
+            let Some(evicted) = self.slots.make_room(self.last_ref, header.time_ns) else { break };
+            self.index.remove(&evicted);
+            self.stats.evicted += 1;
+        }
+    }
+
+    fn insert(&mut self, key: u64, entity: Entity) -> EntityRef {
         let slot = self.slots.insert(entity);
         self.index.insert(key, slot);
         // Also when the event was only observed: that it then resolves is no second use.
         (self.last_key, self.last_ref) = (key, slot);
-        if !complete {
-            self.await_invocation(slot, header.time_ns);
-        }
         slot
     }
 
@@ -271,7 +297,7 @@ impl EntityTable {
                 (uid, Some(trace::hashed(boot_id, Identity::Pod(uid))))
             }
             EntityKind::Unit => (parsed.unit, self.lookup.invocation_id(parsed.unit_path)),
-            EntityKind::Process | EntityKind::Cgroup | EntityKind::Node => {
+            EntityKind::Process | EntityKind::Cgroup | EntityKind::Node | EntityKind::Object => {
                 (cut(path), Some(trace::hashed(boot_id, Identity::Cgroup(key))))
             }
         };

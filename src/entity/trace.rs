@@ -21,6 +21,8 @@ pub(super) enum Identity<'text> {
     Container(&'text str),
     /// Pod uid.
     Pod(&'text str),
+    /// What names any other object.
+    Object(&'text str),
 }
 
 /// The trace id of an identity that the system has no 128-bit id for.
@@ -41,6 +43,7 @@ pub(super) fn hashed(boot_id: &[u8; 16], identity: Identity<'_>) -> [u8; 16] {
         Identity::Unit(path) => hash.tagged(4, path),
         Identity::Container(id) => hash.tagged(5, id),
         Identity::Pod(uid) => hash.tagged(6, uid),
+        Identity::Object(name) => hash.tagged(7, name),
     }
     hash.finish()
 }

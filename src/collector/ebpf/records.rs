@@ -50,11 +50,17 @@ fn record(headers: &str, kind: &str) -> Vec<(String, usize)> {
 /// Guarantees: the same kinds with the same numbers and words, so that no decoder reads past or short.
 #[test]
 fn kinds_match_the_header() {
-    let numbers: BTreeMap<_, _> =
-        KINDS.iter().map(|info| (info.name.to_owned(), info.kind as usize)).collect();
+    let numbers: BTreeMap<_, _> = KINDS
+        .iter()
+        .filter(|info| info.is_recorded())
+        .map(|info| (info.name.to_owned(), info.kind as usize))
+        .collect();
     assert_eq!(enumeration("tapio_kind"), numbers);
-    let words: BTreeMap<_, _> =
-        KINDS.iter().map(|info| (format!("{}_words", info.name), info.slot_words())).collect();
+    let words: BTreeMap<_, _> = KINDS
+        .iter()
+        .filter(|info| info.is_recorded())
+        .map(|info| (format!("{}_words", info.name), info.slot_words()))
+        .collect();
     assert_eq!(enumeration("tapio_slot_words"), words);
 }
 
@@ -64,7 +70,7 @@ fn kinds_match_the_header() {
 #[test]
 fn records_match_the_slots() {
     let headers = files(".h");
-    for info in KINDS {
+    for info in KINDS.iter().filter(|info| info.is_recorded()) {
         let slots: Vec<_> = info.slots.iter().map(|slot| (slot.name.to_owned(), slot.form.words())).collect();
         assert_eq!(record(&headers[info.probe], info.name), slots, "{}", info.name);
         let pinned = format!("TAPIO_RECORD(TAPIO_{}, tapio_{});", info.name.to_uppercase(), info.name);

@@ -120,6 +120,7 @@ fn type_name(number: i32) -> &'static str {
         EntityType::Pod => "pod",
         EntityType::Cgroup => "cgroup",
         EntityType::Node => "node",
+        EntityType::Object => "object",
     }
 }
 
@@ -141,10 +142,15 @@ impl Serialize for Slots<'_> {
                 Form::Signed => map.serialize_entry(slot.name, &first.cast_signed())?,
                 Form::Address => map.serialize_entry(slot.name, &address(words))?,
                 Form::Chars => map.serialize_entry(slot.name, &chars(words))?,
+                Form::Id => map.serialize_entry(slot.name, &id(words))?,
             }
         }
         map.end()
     }
+}
+
+fn id(words: &[u64]) -> String {
+    words.iter().fold(String::new(), |digits, word| digits + &format!("{word:016x}"))
 }
 
 fn address(words: &[u64]) -> String {

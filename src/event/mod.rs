@@ -7,7 +7,17 @@
 //! Invariants:
 //! - `Header::words` is the length of the whole event and is checked once, by [`Event::parse`].
 //! - [`KINDS`] is the one table of kinds: C, proto and Rust are tested against it.
+//! - The text of a kind is one string, or [`Fields`] where the table calls it `fields`.
 
+mod build;
+pub mod fields;
+mod kinds;
+
+pub use build::{EventBuilder, TEXT_BYTES_MAX};
+pub use fields::Fields;
+pub use kinds::{Form, KINDS, Kind, KindInfo, SLOT_WORDS, Severity, Slot};
+
+use kinds::HAS_TEXT;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Words in a header.
@@ -19,6 +29,10 @@ pub const EVENT_WORDS_MAX: usize = 512;
 /// Set in [`Header::cgroup`] when the id belongs to the v1 memory hierarchy, whose ids overlap those of v2.
 pub const CGROUP_V1: u64 = 1 << 62;
 
+/// Set in [`Header::cgroup`] when the other bits are no id but [`named_key`] of what the event's text names:
+/// a unit, a container, a pod or another object that no cgroup stands for here.
+pub const NAMED: u64 = 1 << 61;
+
 /// Set in [`Header::flags`] when the text fills its record, so that more of it may be missing.
 pub const TEXT_CUT: u8 = 1;
 
@@ -29,7 +43,7 @@ pub struct Header {
     /// `CLOCK_BOOTTIME`, nanoseconds.
     pub time_ns: u64,
     /// Kernfs id of the owner's cgroup, with [`CGROUP_V1`] set where it is one of the v1 memory
-    /// hierarchy; 0 when there is none.
+    /// hierarchy; or, with [`NAMED`], the key of a named owner; 0 when there is neither.
     pub cgroup: u64,
     /// `CLOCK_BOOTTIME` at which the process started, nanoseconds; 0 when no process owns the event.
     pub start_ns: u64,
@@ -49,8 +63,12 @@ pub struct Header {
     pub flags: u8,
 }
 
+/// Set in [`Header::flags`] by sources that have a position, to tell two neighbouring stretches of their events
+/// apart: the position behind a stretch is kept once all its events are settled.
+pub const STRETCH_ODD: u8 = 2;
+
 /// Where events come from: one per collector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Source {
     /// The kernel, through BPF rings.
@@ -61,11 +79,13 @@ pub enum Source {
     Systemd = 2,
     /// The Kubernetes API.
     Kubernetes = 3,
+    /// Counters of the host that nobody announces: read now and then.
+    Sampler = 4,
 }
 
 impl Source {
     /// All sources, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Ebpf, Self::Journald, Self::Systemd, Self::Kubernetes];
+    pub const ALL: [Self; 5] = [Self::Ebpf, Self::Journald, Self::Systemd, Self::Kubernetes, Self::Sampler];
 
     /// The name of the collector, as in flags, metrics and `status`.
     #[must_use]
@@ -75,6 +95,7 @@ impl Source {
             Self::Journald => "journald",
             Self::Systemd => "systemd",
             Self::Kubernetes => "kubernetes",
+            Self::Sampler => "sampler",
         }
     }
 
@@ -82,222 +103,6 @@ impl Source {
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()
-    }
-}
-
-/// How bad it is to lose an event of a kind: shedding starts at the lowest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Severity {
-    /// Ordinary life: forks, connects, load.
-    Info,
-    /// Something a diagnosis may need.
-    Notice,
-    /// Something failed.
-    Error,
-}
-
-/// How a slot's words read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// One word, unsigned.
-    Unsigned,
-    /// One word, two's complement.
-    Signed,
-    /// One word, nanoseconds.
-    Nanoseconds,
-    /// Two words: an IPv6 address in network order; IPv4 as v4-mapped.
-    Address,
-    /// Two words: 16 bytes of text, NUL-padded.
-    Chars,
-}
-
-impl Form {
-    /// Words a slot of this form takes.
-    #[must_use]
-    pub const fn words(self) -> usize {
-        match self {
-            Self::Unsigned | Self::Signed | Self::Nanoseconds => 1,
-            Self::Address | Self::Chars => 2,
-        }
-    }
-}
-
-/// One kind-specific value of an event.
-#[derive(Debug, Clone, Copy)]
-pub struct Slot {
-    /// `snake_case`, unit last.
-    pub name: &'static str,
-    /// How it reads.
-    pub form: Form,
-}
-
-const fn slot(name: &'static str, form: Form) -> Slot {
-    Slot { name, form }
-}
-
-/// One row of [`KINDS`].
-#[derive(Debug, Clone, Copy)]
-pub struct KindInfo {
-    /// The kind.
-    pub kind: Kind,
-    /// `snake_case`, as in queries and JSON.
-    pub name: &'static str,
-    /// The probe that produces it.
-    pub probe: &'static str,
-    /// Its values, in the order of their words.
-    pub slots: &'static [Slot],
-    /// What the text after the slots is, if the kind has one.
-    pub text: Option<&'static str>,
-    /// What is lost with it.
-    pub severity: Severity,
-}
-
-impl KindInfo {
-    /// Words that the slots take.
-    #[must_use]
-    pub const fn slot_words(&self) -> usize {
-        let mut words = 0;
-        let mut index = 0;
-        while index < self.slots.len() {
-            words += self.slots[index].form.words();
-            index += 1;
-        }
-        words
-    }
-}
-
-macro_rules! kinds {
-    ($( $(#[doc = $doc:literal])+ $variant:ident = $number:literal, $name:literal, $probe:literal, $severity:ident,
-        [$($slot:literal: $form:ident),* $(,)?], $text:expr; )+) => {
-        /// What happened. The numbers are those of `tapio.v1.Kind`.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        #[repr(u16)]
-        pub enum Kind { $( $(#[doc = $doc])+ $variant = $number, )+ }
-
-        /// Every kind, in the order of the numbers, which start at 1 and have no gaps.
-        pub const KINDS: &[KindInfo] = &[$( KindInfo {
-            kind: Kind::$variant, name: $name, probe: $probe,
-            slots: &[$(slot($slot, Form::$form)),*], text: $text, severity: Severity::$severity,
-        } ),+];
-    };
-}
-
-kinds! {
-    /// A process was created; the owner is the child.
-    ProcessFork = 1, "process_fork", "process", Info, ["parent_pid": Unsigned, "comm": Chars], None;
-    /// A process image was replaced. The file name is as the program gave it: relative ones stay so.
-    ProcessExec = 2, "process_exec", "process", Info, ["parent_pid": Unsigned, "comm": Chars], Some("filename");
-    /// The last thread of a process is gone.
-    ProcessExit = 3, "process_exit", "process", Error,
-        ["exit_code": Unsigned, "signal": Unsigned, "core_dumped": Unsigned, "comm": Chars], None;
-    /// The kernel chose a victim; the owner is the victim.
-    OomVictim = 4, "oom_victim", "oom", Error,
-        ["comm": Chars, "total_vm_kib": Unsigned, "anon_rss_kib": Unsigned, "file_rss_kib": Unsigned,
-         "shmem_rss_kib": Unsigned, "pgtables_kib": Unsigned, "uid": Unsigned, "oom_score_adj": Signed], None;
-    /// A signal that ends or dumps a process was generated; the owner is the target. The sender is the
-    /// process that called kill(2); for a fault the target itself; for code 128 (`SI_KERNEL`) with signal 9
-    /// whoever ran out of memory.
-    Signal = 5, "signal", "signal", Error,
-        ["signal": Unsigned, "code": Signed, "group": Unsigned, "result": Unsigned, "sender_pid": Unsigned,
-         "sender_start_ns": Unsigned, "sender_cgroup": Unsigned, "sender_uid": Unsigned, "sender_comm": Chars], None;
-    /// A TCP connection attempt ended; the owner is the process that called connect. The result is 0, or the
-    /// socket's error (111 refused, 110 no answer, 113 unreachable), or 99 when no port was free, or 125 when
-    /// this side gave up before an answer. A connect from before the start has duration 0 and at best its
-    /// cgroup.
-    TcpConnect = 6, "tcp_connect", "net", Info,
-        ["source_address": Address, "destination_address": Address, "source_port": Unsigned,
-         "destination_port": Unsigned, "result_errno": Unsigned, "duration_ns": Nanoseconds], None;
-    /// A socket started (1) or stopped (0) listening; the owner is the process that made it listen. Port 0:
-    /// not bound yet.
-    TcpListen = 7, "tcp_listen", "net", Notice, ["address": Address, "port": Unsigned, "listening": Unsigned], None;
-    /// A connection was reset by its peer. The source is this host's end; a cgroup may own it, no process
-    /// does.
-    TcpResetReceived = 8, "tcp_reset_received", "net", Notice,
-        ["source_address": Address, "destination_address": Address, "source_port": Unsigned, "destination_port": Unsigned,
-         "state": Unsigned], None;
-    /// This host sent a reset; the source is its end. State 0: there is no socket. Reason 1: nobody listens
-    /// on the source port; 0: the kernel does not say; others are the kernel's `sk_rst_reason`.
-    TcpResetSent = 9, "tcp_reset_sent", "net", Notice,
-        ["source_address": Address, "destination_address": Address, "source_port": Unsigned, "destination_port": Unsigned,
-         "state": Unsigned, "reason": Unsigned], None;
-    /// A segment was sent again. In state 2 (`SYN_SENT`) the peer does not answer at all.
-    TcpRetransmit = 10, "tcp_retransmit", "net", Info,
-        ["source_address": Address, "destination_address": Address, "source_port": Unsigned, "destination_port": Unsigned,
-         "state": Unsigned], None;
-    /// A block request failed. The device is `major << 20 | minor` of the whole disk, the operation a
-    /// `REQ_OP_*` (0 read, 1 write, 2 flush, 3 discard); the owner is the v2 cgroup that pays for the
-    /// request, if there is one.
-    BlockError = 11, "block_error", "block", Error,
-        ["device": Unsigned, "sector": Unsigned, "bytes": Unsigned, "errno": Unsigned, "operation": Unsigned], None;
-    /// A block request took longer than the threshold, from its first issue to the driver. Slots as in
-    /// [`Kind::BlockError`].
-    BlockLatency = 12, "block_latency", "block", Notice,
-        ["device": Unsigned, "sector": Unsigned, "bytes": Unsigned, "latency_ns": Nanoseconds, "operation": Unsigned], None;
-    /// A system call failed for want of a resource. `suppressed`: how many of the same cgroup and errno were
-    /// held back since the last event of theirs.
-    SyscallError = 13, "syscall_error", "errno", Error,
-        ["syscall": Unsigned, "errno": Unsigned, "suppressed": Unsigned, "comm": Chars], None;
-    /// A cgroup was made; the owner is the new cgroup.
-    CgroupCreated = 14, "cgroup_created", "cgroup", Notice, ["hierarchy": Unsigned, "level": Unsigned], Some("path");
-    /// A cgroup was removed.
-    CgroupRemoved = 15, "cgroup_removed", "cgroup", Notice, ["hierarchy": Unsigned, "level": Unsigned], Some("path");
-    /// A process moved into a cgroup; the owner is the process, in the new cgroup.
-    CgroupAttached = 16, "cgroup_attached", "cgroup", Info, ["hierarchy": Unsigned, "level": Unsigned], Some("path");
-    /// A cgroup has no process left.
-    CgroupEmpty = 17, "cgroup_empty", "cgroup", Notice, ["hierarchy": Unsigned, "level": Unsigned], Some("path");
-    /// The kernel saw a task hang.
-    ProcessHang = 18, "process_hang", "hang", Error, ["comm": Chars], None;
-    /// One system call of the load generator.
-    Load = 19, "load", "load", Info, ["number": Unsigned, "value": Unsigned], None;
-}
-
-/// Words that the slots of each kind take, by number; 0 for numbers without a kind.
-pub const SLOT_WORDS: [u8; 128] = {
-    let mut table = [0; 128];
-    let mut index = 0;
-    while index < KINDS.len() {
-        #[expect(clippy::cast_possible_truncation, reason = "an event has fewer than 256 slot words")]
-        let words = KINDS[index].slot_words() as u8;
-        table[KINDS[index].kind as usize] = words;
-        index += 1;
-    }
-    table
-};
-
-/// Whether each kind has a text, by number.
-const HAS_TEXT: [bool; 128] = {
-    let mut table = [false; 128];
-    let mut index = 0;
-    while index < KINDS.len() {
-        table[KINDS[index].kind as usize] = KINDS[index].text.is_some();
-        index += 1;
-    }
-    table
-};
-
-impl Kind {
-    /// The kind with this number.
-    #[must_use]
-    pub fn from_number(number: u16) -> Option<Self> {
-        Self::info_of(number).map(|info| info.kind)
-    }
-
-    /// The row of the kind with this number.
-    #[must_use]
-    pub fn info_of(number: u16) -> Option<&'static KindInfo> {
-        KINDS.get(usize::from(number).checked_sub(1)?)
-    }
-
-    /// The row of this kind.
-    #[must_use]
-    pub fn info(self) -> &'static KindInfo {
-        &KINDS[self as usize - 1]
-    }
-
-    /// The kind with this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        KINDS.iter().find(|info| info.name == name).map(|info| info.kind)
     }
 }
 
@@ -342,7 +147,7 @@ impl<'words> Event<'words> {
         if slot_words == 0 {
             return Err(ParseError::UnknownKind(header.kind));
         }
-        if header.source > Source::Kubernetes as u8 {
+        if usize::from(header.source) >= Source::ALL.len() {
             return Err(ParseError::UnknownSource(header.source));
         }
         let need = usize::from(header.words).max(HEADER_WORDS + slot_words);
@@ -386,6 +191,26 @@ impl<'words> Event<'words> {
         HAS_TEXT[usize::from(self.header.kind)]
     }
 
+    /// The words of the slot with this name; none when its kind has no such slot.
+    #[must_use]
+    pub fn slot(&self, name: &str) -> Option<&'words [u64]> {
+        let mut rest = self.slots();
+        for slot in self.info().slots {
+            let (words, behind) = rest.split_at_checked(slot.form.words())?;
+            if slot.name == name {
+                return Some(words);
+            }
+            rest = behind;
+        }
+        None
+    }
+
+    /// The fields of its text.
+    #[must_use]
+    pub fn fields(&self) -> Fields<'words> {
+        Fields::new(self.text())
+    }
+
     /// The text without its padding; empty when there is none. Bytes, since a kernel path need not be UTF-8.
     #[must_use]
     pub fn text(&self) -> &'words [u8] {
@@ -414,6 +239,21 @@ pub fn trace_key(header: &Header) -> u64 {
     } else {
         process_key(header.tgid, header.start_ns)
     }
+}
+
+/// What [`Header::cgroup`] holds for an owner that is known by name: `kind` is the name of a field, `name` what is
+/// unique among its kind on this host.
+#[must_use]
+pub fn named_key(kind: &str, name: &str) -> u64 {
+    let mut key = mix(name.len() as u64);
+    for part in [kind, name] {
+        for chunk in part.as_bytes().chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            key = mix(key ^ u64::from_le_bytes(word));
+        }
+    }
+    key & (NAMED - 1) | NAMED
 }
 
 /// The trace key of a process.
@@ -455,6 +295,8 @@ mod tests {
             assert_eq!(info.kind as usize, index + 1, "{} breaks the order", info.name);
             assert!(index + 1 < 128);
             assert!(info.slot_words() > 0, "{} has no slot", info.name);
+            assert_eq!(info.is_recorded(), Source::ALL.iter().all(|source| source.name() != info.probe));
+            assert_eq!(info.is_numbered(), info.slots[0].name == "number" && info.kind != Kind::Load);
             assert_eq!(Kind::from_name(info.name), Some(info.kind), "{} is not unique", info.name);
         }
     }

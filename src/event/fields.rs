@@ -1,0 +1,225 @@
+//! The text of events that have several: `NAME=value` lines.
+//!
+//! A value keeps to its line: a newline is written `\n`, a backslash `\\`, and NUL, which ends a text, `\0`. Names are
+//! those of the journal where it has one.
+//!
+//! Invariants:
+//! - What [`push`] wrote, [`Fields`] reads back, except for a last line that was cut.
+//! - Names come from this file, one constant for each.
+
+use std::borrow::Cow;
+
+macro_rules! names {
+    ($( $(#[doc = $doc:literal])+ $name:ident = $text:literal; )+) => {
+        $( $(#[doc = $doc])+ pub const $name: &str = $text; )+
+
+        /// Every name of a field.
+        pub const NAMES: &[&str] = &[$($text),+];
+    };
+}
+
+names! {
+    /// The unit that the event is about.
+    UNIT = "UNIT";
+    /// The uid of the user whose manager has the unit; absent for the system's.
+    USER = "USER";
+    /// The invocation of the unit, as 32 hexadecimal digits, where a slot does not say it.
+    INVOCATION_ID = "INVOCATION_ID";
+    /// The text for people: a log message, a reason in words.
+    MESSAGE = "MESSAGE";
+    /// What `MESSAGE` is without its numbers, ids and names: the same for messages of one origin.
+    PATTERN = "PATTERN";
+    /// How an entry came to the journal.
+    TRANSPORT = "TRANSPORT";
+    /// The name of the program that logged.
+    IDENTIFIER = "IDENTIFIER";
+    /// The process that logged, if it is not the event's.
+    PID = "PID";
+    /// The path of a cgroup, from its root.
+    CGROUP = "CGROUP";
+    /// An executable.
+    EXE = "EXE";
+    /// A command name.
+    COMM = "COMM";
+    /// Why something is missing: `rate_limit`, `kernel_missed`, `removed`, `damaged`, `reconnect`, `overflow`.
+    CAUSE = "CAUSE";
+    /// What a unit job is for: `start`, `stop`, `restart`.
+    JOB_TYPE = "JOB_TYPE";
+    /// How a unit job ended: `done`, `failed`, `dependency`, `timeout`, `canceled`, `skipped`.
+    JOB_RESULT = "JOB_RESULT";
+    /// Whether a unit's file could be used.
+    LOAD_STATE = "LOAD_STATE";
+    /// The state of a unit before the change.
+    ACTIVE_STATE_BEFORE = "ACTIVE_STATE_BEFORE";
+    /// The state of a unit.
+    ACTIVE_STATE = "ACTIVE_STATE";
+    /// The finer state of a unit.
+    SUB_STATE = "SUB_STATE";
+    /// How the last run of a unit ended, in the words of systemd.
+    RESULT = "RESULT";
+    /// The result that `RESULT` replaced within one failure: `start-limit-hit` hides it.
+    RESULT_BEFORE = "RESULT_BEFORE";
+    /// What a unit says of itself.
+    STATUS_TEXT = "STATUS_TEXT";
+    /// A relation between units, by the name of its property: `Requires`, `BoundBy`.
+    RELATION = "RELATION";
+    /// Names of units, separated by spaces.
+    UNITS = "UNITS";
+    /// When a unit is restarted by itself.
+    RESTART = "RESTART";
+    /// What a unit does when the kernel kills one of its processes for memory.
+    OOM_POLICY = "OOM_POLICY";
+    /// The file of a unit.
+    FRAGMENT_PATH = "FRAGMENT_PATH";
+    /// The state of a manager: `running`, `reloading`, `reloaded`, `lost`, `resynced`, `started`.
+    STATE = "STATE";
+    /// A mount point.
+    MOUNT = "MOUNT";
+    /// The type of a file system.
+    FILESYSTEM = "FILESYSTEM";
+    /// The namespace of a Kubernetes object.
+    NAMESPACE = "NAMESPACE";
+    /// The name of a pod.
+    POD = "POD";
+    /// The uid of a pod.
+    POD_UID = "POD_UID";
+    /// The name of a container within its pod.
+    CONTAINER = "CONTAINER";
+    /// The id of a container, without the runtime's scheme.
+    CONTAINER_ID = "CONTAINER_ID";
+    /// An image reference.
+    IMAGE = "IMAGE";
+    /// The name of a node.
+    NODE = "NODE";
+    /// One word for what happened, in the words of the source.
+    REASON = "REASON";
+    /// The phase of a pod.
+    PHASE = "PHASE";
+    /// A Kubernetes object: `Kind/namespace/name`, or `Kind/name` without a namespace.
+    OBJECT = "OBJECT";
+    /// Its uid.
+    OBJECT_UID = "OBJECT_UID";
+    /// The workload that an object belongs to, written as `OBJECT`.
+    OWNER = "OWNER";
+    /// The revision of a workload that an object belongs to: the hash of its pod template.
+    REVISION = "REVISION";
+    /// What changed: names of fields, separated by spaces.
+    CHANGED = "CHANGED";
+    /// Who reported a Kubernetes Event.
+    COMPONENT = "COMPONENT";
+    /// The type of a condition; with `STATUS`.
+    CONDITION = "CONDITION";
+    /// `True`, `False` or `Unknown`.
+    STATUS = "STATUS";
+    /// IP addresses, separated by spaces.
+    ADDRESSES = "ADDRESSES";
+    /// Host names or addresses with ports, separated by spaces.
+    PORTS = "PORTS";
+    /// The kind of Kubernetes object that a watch is for.
+    RESOURCE = "RESOURCE";
+}
+
+/// Appends one field to a text.
+pub fn push(text: &mut Vec<u8>, name: &str, value: &[u8]) {
+    if !text.is_empty() {
+        text.push(b'\n');
+    }
+    text.extend_from_slice(name.as_bytes());
+    text.push(b'=');
+    for &byte in value {
+        match byte {
+            b'\n' => text.extend_from_slice(b"\\n"),
+            b'\\' => text.extend_from_slice(b"\\\\"),
+            0 => text.extend_from_slice(b"\\0"),
+            _ => text.push(byte),
+        }
+    }
+}
+
+/// The fields of a text, in order. Lines without `=` are passed over.
+#[derive(Debug, Clone)]
+pub struct Fields<'text> {
+    rest: &'text [u8],
+}
+
+impl<'text> Fields<'text> {
+    /// The fields of this text.
+    #[must_use]
+    pub fn new(text: &'text [u8]) -> Self {
+        Self { rest: text }
+    }
+
+    /// The value of the first field with this name; empty when there is none.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Cow<'text, str> {
+        self.clone().find(|(found, _)| *found == name).map_or(Cow::Borrowed(""), |(_, value)| value)
+    }
+}
+
+impl<'text> Iterator for Fields<'text> {
+    type Item = (&'text str, Cow<'text, str>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.rest.is_empty() {
+            let end = self.rest.iter().position(|&byte| byte == b'\n').unwrap_or(self.rest.len());
+            let line = &self.rest[..end];
+            self.rest = self.rest.get(end + 1..).unwrap_or_default();
+            let Some(equals) = line.iter().position(|&byte| byte == b'=') else { continue };
+            let Ok(name) = str::from_utf8(&line[..equals]) else { continue };
+            return Some((name, unescape(&line[equals + 1..])));
+        }
+        None
+    }
+}
+
+fn unescape(value: &[u8]) -> Cow<'_, str> {
+    if !value.contains(&b'\\') {
+        return String::from_utf8_lossy(value);
+    }
+    let mut plain = Vec::with_capacity(value.len());
+    let mut bytes = value.iter();
+    while let Some(&byte) = bytes.next() {
+        if byte != b'\\' {
+            plain.push(byte);
+            continue;
+        }
+        match bytes.next() {
+            Some(b'n') => plain.push(b'\n'),
+            Some(b'0') => plain.push(0),
+            Some(&other) => plain.push(other),
+            None => {}
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&plain).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: values with every byte that means something here, empty ones, and a cut last line.
+    /// Guarantees: what was pushed is read back in order; what was cut is passed over.
+    #[test]
+    fn fields_come_back() {
+        let values = ["plain", "", "two\nlines", "back\\slash \\n", "nul\0", "a=b", "\u{e4}"];
+        let mut text = Vec::new();
+        for value in values {
+            push(&mut text, MESSAGE, value.as_bytes());
+        }
+        assert_eq!(text.iter().filter(|&&byte| byte == 0).count(), 0);
+        text.extend_from_slice(b"\nCUT");
+        let read: Vec<_> = Fields::new(&text).map(|(name, value)| (name, value.into_owned())).collect();
+        let expected: Vec<_> = values.iter().map(|value| (MESSAGE, (*value).to_owned())).collect();
+        assert_eq!(read, expected);
+        assert_eq!(Fields::new(&text).get(UNIT), "");
+    }
+
+    /// Scenario: the table of names.
+    /// Guarantees: no name is there twice, and each is what a journal field may be called.
+    #[test]
+    fn names_are_unique() {
+        let unique: std::collections::BTreeSet<_> = NAMES.iter().collect();
+        assert_eq!(unique.len(), NAMES.len());
+        assert!(NAMES.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')));
+    }
+}
