@@ -14,9 +14,9 @@ use crate::clock;
 use crate::collector::ebpf::{self, Attached, CpuWords, Lane, LoadError, Loaded};
 use crate::collector::{COLLECTORS, CollectorInfo, Unavailable};
 use crate::config::{Settings, Switch};
-use crate::engine::{self, Engine, Live, Reports, Rings, Shared, Stopped, drain};
+use crate::engine::{self, Engine, Live, Reports, Rings, Shared, Stopped, drain, shard};
 use crate::entity::{self, EntityTable, Host, HostError, LiveLookup};
-use crate::event::{Event, Source};
+use crate::event::Source;
 use crate::health::{CollectorHealth, Health, ProbeState, State};
 use crate::ledger::Ledger;
 use crate::proto::{Hello, LedgerReport};
@@ -158,7 +158,7 @@ impl Agent {
                 entities: Box::new(move || {
                     EntityTable::new(boot_id, entity::CAPACITY, Box::new(LiveLookup::open()))
                 }),
-                inspect: Box::new(|| |_: &Event<'_>| {}),
+                inspect: Box::new(|| shard::NoInspect),
                 ledger_report,
             },
         )?;

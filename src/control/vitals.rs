@@ -100,7 +100,8 @@ impl Vitals for AgentVitals {
 /// What may be under way in an agent with these settings and this many queues.
 fn bounds(settings: &Settings, reports: &Reports) -> Bounds {
     // Bulk and urgent queues come in pairs.
-    let words = reports.queues.iter().map(|(source, _)| engine::queue_words(*source)).sum::<usize>();
+    let words =
+        reports.queues.iter().map(|(source, lane, _)| engine::queue_words(*source, *lane)).sum::<usize>();
     let open = reports.shards.len() * 2 * BATCH_EVENTS_MAX;
     Bounds::new(settings.ring_bytes, words as u64, open as u64)
 }

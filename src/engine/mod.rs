@@ -37,7 +37,7 @@ use crate::collector::{CollectorInfo, Context, Stop, Unavailable};
 use crate::egress::batch::Sequences;
 use crate::egress::stream::{self, StreamReport};
 use crate::entity::EntityTable;
-use crate::event::{Event, Source};
+use crate::event::Source;
 use crate::health::Health;
 use crate::ledger::Ledger;
 use crate::proto::{Hello, LedgerReport};
@@ -47,18 +47,22 @@ use worker::End;
 
 /// Words in a bulk queue to a shard: 1 MiB, a few milliseconds at the highest rates. What does not fit
 /// waits in the kernel's ring, which is larger.
-pub const BULK_QUEUE_WORDS: usize = 128 << 10;
+const BULK_QUEUE_WORDS: usize = 128 << 10;
 
 /// Words in an urgent queue to a shard.
-pub const URGENT_QUEUE_WORDS: usize = 16 << 10;
+const URGENT_QUEUE_WORDS: usize = 16 << 10;
 
 /// Words in each queue from a collector with its own thread to a shard: their rates are a hundredth.
-pub const PORT_QUEUE_WORDS: usize = 16 << 10;
+const PORT_QUEUE_WORDS: usize = 16 << 10;
 
-/// Words in a queue of this source at most.
+/// Words in a queue of this source and lane.
 #[must_use]
-pub const fn queue_words(source: Source) -> usize {
-    if matches!(source, Source::Ebpf) { BULK_QUEUE_WORDS } else { PORT_QUEUE_WORDS }
+pub const fn queue_words(source: Source, lane: Lane) -> usize {
+    match (source, lane) {
+        (Source::Ebpf, Lane::Bulk) => BULK_QUEUE_WORDS,
+        (Source::Ebpf, Lane::Urgent) => URGENT_QUEUE_WORDS,
+        _ => PORT_QUEUE_WORDS,
+    }
 }
 
 /// Batches between a shard and egress, for each lane.
@@ -101,8 +105,8 @@ pub struct Reports {
     pub stream: Arc<Mutex<StreamReport>>,
     /// By shard.
     pub shards: Vec<Arc<Mutex<shard::ShardReport>>>,
-    /// The queues between drains and shards.
-    pub queues: Vec<(Source, Arc<QueueCounters>)>,
+    /// The queues to the shards.
+    pub queues: Vec<(Source, Lane, Arc<QueueCounters>)>,
     /// Highest fill of a bulk ring, per mille; reset it to 0 when read.
     pub fill_permille: Arc<AtomicU64>,
 }
@@ -134,7 +138,7 @@ pub struct Parts<'start, Inspect> {
     pub hello: Hello,
     /// Makes the entity table of a shard.
     pub entities: Box<dyn Fn() -> EntityTable>,
-    /// Makes what sees every event of a shard.
+    /// Makes what sees the events of a shard.
     pub inspect: Box<dyn Fn() -> Inspect>,
     /// Makes the report that the server shows.
     pub ledger_report: Box<dyn Fn(&Reports) -> LedgerReport + Send>,
@@ -167,7 +171,7 @@ pub enum Stopped {
 ///
 /// # Errors
 /// [`StartError`]: those that were started end by themselves, since their queues are abandoned.
-pub fn start<Inspect: FnMut(&Event<'_>) + Send + 'static>(
+pub fn start<Inspect: shard::Inspect>(
     shared: &Shared,
     parts: Parts<'_, Inspect>,
 ) -> Result<Engine, StartError> {
@@ -189,20 +193,13 @@ pub fn start<Inspect: FnMut(&Event<'_>) + Send + 'static>(
         outputs.push(shard::Output { lanes: [bulk.0, urgent.0], wake: Arc::clone(&wake) });
         reports.shards.push(Arc::new(Mutex::new(shard::ShardReport::new())));
     }
-    let mut ports: Vec<Vec<[queue::WordSender; 2]>> = Vec::new();
     let mut inputs: Vec<Vec<shard::Input>> = placement.shards.iter().map(|_| Vec::new()).collect();
-    for _ in placement.drains.iter().filter(|_| parts.rings.is_some()) {
-        let port = inputs
-            .iter_mut()
-            .map(|inputs| connect(inputs, Source::Ebpf, [BULK_QUEUE_WORDS, URGENT_QUEUE_WORDS], &mut reports))
-            .collect();
-        ports.push(port);
-    }
-    let mut own: Vec<Vec<[queue::WordSender; 2]>> = Vec::new();
-    for collector in &parts.collectors {
-        let lanes = |inputs| connect(inputs, collector.source, [PORT_QUEUE_WORDS; 2], &mut reports);
-        own.push(inputs.iter_mut().map(lanes).collect());
-    }
+    let mut producer = |source| -> Vec<[queue::WordSender; 2]> {
+        inputs.iter_mut().map(|inputs| connect(inputs, source, &mut reports)).collect()
+    };
+    let drains = placement.drains.iter().filter(|_| parts.rings.is_some());
+    let ports: Vec<_> = drains.map(|_| producer(Source::Ebpf)).collect();
+    let own: Vec<_> = parts.collectors.iter().map(|collector| producer(collector.source)).collect();
     let reports = Arc::new(reports);
 
     let egress = spawn_egress(
@@ -228,22 +225,17 @@ pub fn start<Inspect: FnMut(&Event<'_>) + Send + 'static>(
     let ends = inputs.into_iter().zip(outputs).zip(reports.shards.iter().cloned()).collect();
     let shards = spawn_shards(shared, &placement.shards, ends, &*parts.entities, &*parts.inspect)?;
     let (stop_collectors, stop_seen) = Stop::new();
-    let mut collectors = Vec::new();
-    for (collector, lanes) in parts.collectors.iter().zip(own) {
-        let context = Context {
-            port: port::Port::new(collector.source, shard_ports(lanes, &shards), Arc::clone(&shared.ledger)),
-            live: Arc::clone(&shared.live),
-            health: Arc::clone(&shared.health),
-            ledger: Arc::clone(&shared.ledger),
-            stop: stop_seen.clone(),
-            boot_id,
-            state_dir: settings.state_dir.clone(),
-        };
-        match (collector.open)(context) {
-            Ok(worker) => collectors.push(spawn(collector.thread, placement.egress, shared, worker)?),
-            Err(why) => (parts.unavailable)(collector.source, why),
-        }
-    }
+    let own = own.into_iter().map(|lanes| shard_ports(lanes, &shards)).zip(parts.collectors).collect();
+    let context = |port| Context {
+        port,
+        live: Arc::clone(&shared.live),
+        health: Arc::clone(&shared.health),
+        ledger: Arc::clone(&shared.ledger),
+        stop: stop_seen.clone(),
+        boot_id,
+        state_dir: settings.state_dir.clone(),
+    };
+    let collectors = spawn_collectors(shared, placement.egress, own, &context, parts.unavailable)?;
     let stop = Arc::new(AtomicBool::new(false));
     let signals =
         drain::Signals { stop: Arc::clone(&stop), fill_permille: Arc::clone(&reports.fill_permille) };
@@ -255,16 +247,11 @@ pub fn start<Inspect: FnMut(&Event<'_>) + Send + 'static>(
     Ok(Engine { drains, collectors, stop_collectors, shards, egress, stop, wake, deadline, reports })
 }
 
-/// Makes the two queues from one producer to one shard, with room for so many words.
-fn connect(
-    inputs: &mut Vec<shard::Input>,
-    source: Source,
-    [bulk, urgent]: [usize; 2],
-    reports: &mut Reports,
-) -> [queue::WordSender; 2] {
-    [(Lane::Bulk, bulk), (Lane::Urgent, urgent)].map(|(lane, words)| {
-        let (sender, receiver) = queue::words(words);
-        reports.queues.push((source, Arc::clone(sender.counters())));
+/// Makes the two queues from one producer to one shard.
+fn connect(inputs: &mut Vec<shard::Input>, source: Source, reports: &mut Reports) -> [queue::WordSender; 2] {
+    [Lane::Bulk, Lane::Urgent].map(|lane| {
+        let (sender, receiver) = queue::words(queue_words(source, lane));
+        reports.queues.push((source, lane, Arc::clone(sender.counters())));
         inputs.push(shard::Input { source, lane, receiver });
         sender
     })
@@ -288,7 +275,7 @@ fn spawn(
 /// What ties a shard to its neighbours: the queues to it, the queues from it, its report.
 type ShardEnds = ((Vec<shard::Input>, shard::Output), Arc<Mutex<shard::ShardReport>>);
 
-fn spawn_shards<Inspect: FnMut(&Event<'_>) + Send + 'static>(
+fn spawn_shards<Inspect: shard::Inspect>(
     shared: &Shared,
     cores: &[usize],
     ends: Vec<ShardEnds>,
@@ -312,6 +299,25 @@ fn spawn_shards<Inspect: FnMut(&Event<'_>) + Send + 'static>(
         shards.push(spawn(&format!("shard-{number:02}"), core, shared, shard)?);
     }
     Ok(shards)
+}
+
+/// Starts the collectors that can run here, on the core of egress: like it, they mostly wait.
+fn spawn_collectors(
+    shared: &Shared,
+    core: usize,
+    own: Vec<(Vec<drain::ShardPort>, CollectorInfo)>,
+    context: &dyn Fn(port::Port) -> Context,
+    unavailable: &mut dyn FnMut(Source, Unavailable),
+) -> Result<Vec<JoinHandle<End>>, StartError> {
+    let mut threads = Vec::new();
+    for (shards, collector) in own {
+        let port = port::Port::new(collector.source, shards, Arc::clone(&shared.ledger));
+        match (collector.open)(context(port)) {
+            Ok(worker) => threads.push(spawn(collector.thread, core, shared, worker)?),
+            Err(why) => unavailable(collector.source, why),
+        }
+    }
+    Ok(threads)
 }
 
 fn spawn_egress(

@@ -18,7 +18,7 @@ use super::worker::Worker;
 use super::{Lane, Live};
 use crate::clock;
 use crate::egress::batch::{BatchBuilder, Sealed, Sequences};
-use crate::entity::{EntityStats, EntityTable};
+use crate::entity::{Entity, EntityStats, EntityTable};
 use crate::event::{Event, KINDS, Source};
 use crate::ledger::{Dropped, Ledger, Shed};
 
@@ -105,8 +105,34 @@ pub struct Output {
     pub wake: Arc<Notify>,
 }
 
+/// What sees the events of a shard after their owners are known.
+pub trait Inspect: Send + 'static {
+    /// The kinds of events that it wants to see, as a bit set by number.
+    fn kinds(&self) -> u128;
+
+    /// Sees one event, its owner, and its full sequence number.
+    fn event(&mut self, event: &Event<'_>, owner: &Entity, sequence: u64);
+
+    /// Called about once a second, and once more at the end.
+    fn tick(&mut self, now_ns: u64);
+}
+
+/// Sees nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct NoInspect;
+
+impl Inspect for NoInspect {
+    fn kinds(&self) -> u128 {
+        0
+    }
+
+    fn event(&mut self, _event: &Event<'_>, _owner: &Entity, _sequence: u64) {}
+
+    fn tick(&mut self, _now_ns: u64) {}
+}
+
 /// Everything a shard is made of.
-pub struct Parts<Inspect> {
+pub struct Parts<I> {
     /// Its number.
     pub number: u32,
     /// Added to the counters of producers; the same for all shards.
@@ -123,35 +149,37 @@ pub struct Parts<Inspect> {
     pub live: Arc<Live>,
     /// Read by status and metrics.
     pub report: Arc<Mutex<ShardReport>>,
-    /// Sees every event after its entity is known.
-    pub inspect: Inspect,
+    /// Sees the events that it wants.
+    pub inspect: I,
 }
 
-impl<Inspect> std::fmt::Debug for Parts<Inspect> {
+impl<I> std::fmt::Debug for Parts<I> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Parts").finish_non_exhaustive()
     }
 }
 
 /// A shard.
-pub struct Shard<Inspect> {
+pub struct Shard<I> {
     inputs: Vec<Input>,
-    state: State<Inspect>,
+    state: State<I>,
 }
 
-impl<Inspect> std::fmt::Debug for Shard<Inspect> {
+impl<I> std::fmt::Debug for Shard<I> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Shard").finish_non_exhaustive()
     }
 }
 
-struct State<Inspect> {
+struct State<I> {
     entities: EntityTable,
     output: Output,
     ledger: Arc<Ledger>,
     live: Arc<Live>,
     report: Arc<Mutex<ShardReport>>,
-    inspect: Inspect,
+    inspect: I,
+    /// The kinds that `inspect` wants to see.
+    wanted: u128,
     /// By [`Lane`].
     open: [OpenBatch; 2],
     sequences: Sequences,
@@ -173,9 +201,9 @@ struct OpenBatch {
 
 // === impl Shard ===
 
-impl<Inspect: FnMut(&Event<'_>)> Shard<Inspect> {
+impl<I: Inspect> Shard<I> {
     /// A shard that has seen nothing.
-    pub fn new(parts: Parts<Inspect>) -> Self {
+    pub fn new(parts: Parts<I>) -> Self {
         let open = [Lane::Bulk, Lane::Urgent].map(|lane| OpenBatch {
             builder: BatchBuilder::new(parts.number, matches!(lane, Lane::Urgent)),
             since_ns: 0,
@@ -186,6 +214,7 @@ impl<Inspect: FnMut(&Event<'_>)> Shard<Inspect> {
             ledger: parts.ledger,
             live: parts.live,
             report: parts.report,
+            wanted: parts.inspect.kinds(),
             inspect: parts.inspect,
             open,
             sequences: Sequences::new(parts.sequence_base),
@@ -225,7 +254,7 @@ impl<Inspect: FnMut(&Event<'_>)> Shard<Inspect> {
     }
 }
 
-impl<Inspect: FnMut(&Event<'_>) + Send + 'static> Worker for Shard<Inspect> {
+impl<I: Inspect> Worker for Shard<I> {
     fn run(&mut self) {
         loop {
             // Asked before the turn: what was pushed before the sender left is then seen by the turn.
@@ -249,7 +278,7 @@ impl<Inspect: FnMut(&Event<'_>) + Send + 'static> Worker for Shard<Inspect> {
 
 // === impl State ===
 
-impl<Inspect: FnMut(&Event<'_>)> State<Inspect> {
+impl<I: Inspect> State<I> {
     #[inline]
     fn event(&mut self, words: &[u64], source: Source, lane: Lane) {
         self.popped[source as usize] += 1;
@@ -260,12 +289,14 @@ impl<Inspect: FnMut(&Event<'_>)> State<Inspect> {
         let header = event.header();
         self.entities.observe(&event);
         let entity = self.entities.resolve(header);
-        (self.inspect)(&event);
         let sequence = if NUMBERED >> (header.kind & 127) & 1 == 0 {
             self.sequences.extend(header.source, header.producer, header.sequence)
         } else {
             event.slots()[0]
         };
+        if self.wanted >> (header.kind & 127) & 1 != 0 {
+            self.inspect.event(&event, self.entities.get(entity), sequence);
+        }
         let index = lane as usize;
         if self.open[index].builder.push(&event, sequence, entity, &self.entities).is_err() {
             self.seal(lane);
@@ -354,6 +385,7 @@ impl<Inspect: FnMut(&Event<'_>)> State<Inspect> {
     }
 
     fn keep_house(&mut self, now_ns: u64) {
+        self.inspect.tick(now_ns);
         self.boot_unix_ns = clock::boot_unix_ns();
         for _ in 0..EXPIRE_STEPS {
             self.entities.expire(now_ns);

@@ -17,7 +17,7 @@ use super::{Lane, Live, Shared, shard};
 use crate::config::Settings;
 use crate::egress::batch::Sealed;
 use crate::egress::window::{Settled, Window};
-use crate::entity::{CgroupLookup, EntityTable};
+use crate::entity::{CgroupLookup, Entity, EntityTable};
 use crate::event::{Event, Header, Kind, Source, mix};
 use crate::health::Health;
 use crate::ledger::{Dropped, Ledger, Shed};
@@ -80,7 +80,20 @@ impl CgroupLookup for NoHost {
     }
 }
 
-type Inspect = Box<dyn FnMut(&Event<'_>) + Send>;
+/// Shows every event to a function.
+struct Show(Box<dyn FnMut(&Event<'_>) + Send>);
+
+impl shard::Inspect for Show {
+    fn kinds(&self) -> u128 {
+        u128::MAX
+    }
+
+    fn event(&mut self, event: &Event<'_>, _owner: &Entity, _sequence: u64) {
+        (self.0)(event);
+    }
+
+    fn tick(&mut self, _now_ns: u64) {}
+}
 
 fn event(time_ns: u64, cgroup: u64, sequence: u32, urgent: bool) -> [u64; 7] {
     let mut words = [0_u64; 7];
@@ -108,7 +121,7 @@ struct World {
     produced: u64,
     ring_lost: u64,
     drain: Drain,
-    shards: Vec<Shard<Inspect>>,
+    shards: Vec<Shard<Show>>,
     panic_next: Vec<Arc<AtomicBool>>,
     inputs: Vec<[BatchReceiver<Sealed>; 2]>,
     queues: Vec<Arc<QueueCounters>>,
@@ -146,8 +159,7 @@ impl World {
             world_inputs.push([bulk.1, urgent.1]);
             let fault = Arc::new(AtomicBool::new(false));
             panic_next.push(Arc::clone(&fault));
-            let inspect: Inspect =
-                Box::new(move |_| assert!(!fault.swap(false, Ordering::Relaxed), "injected"));
+            let inspect = Show(Box::new(move |_| assert!(!fault.swap(false, Ordering::Relaxed), "injected")));
             shards.push(Shard::new(shard::Parts {
                 number,
                 sequence_base: 0,
@@ -351,12 +363,12 @@ fn a_panicking_shard_costs_the_others_nothing() {
     let poison = u64::from(EVENTS / 2);
     let inspect = {
         let seen = Arc::clone(&seen);
-        move || -> Inspect {
+        move || {
             let seen = Arc::clone(&seen);
-            Box::new(move |event: &Event<'_>| {
+            Show(Box::new(move |event: &Event<'_>| {
                 assert_ne!(event.header().time_ns, poison, "injected");
                 seen[usize::from(event.header().cgroup != 2)].fetch_add(1, Ordering::Relaxed);
-            })
+            }))
         }
     };
     let engine = super::start(
