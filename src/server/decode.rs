@@ -8,7 +8,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::event::{KINDS, Kind, KindInfo, Source};
-use crate::proto::{Entity, EventBatch, Run};
+use crate::proto::{Entity, EventBatch, Run, SemanticGroup};
 
 /// Why a batch is not one. Stop: sending the same bytes again has the same end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -74,6 +74,9 @@ pub enum BatchError {
     #[error("base_time_ns plus boot_unix_ns is beyond the year 2554")]
     Time,
 }
+
+/// Set in [`Columns::kind_set`] when there are revisions of incidents: no kind has the number 0.
+pub const GROUPS_BIT: u128 = 1;
 
 /// The columns of a checked batch.
 #[derive(Debug, Clone, Copy)]
@@ -215,7 +218,7 @@ impl<'batch> Columns<'batch> {
             pid,
             sequence_delta,
             slots,
-            kind_set: census.kind_set,
+            kind_set: census.kind_set | if batch.groups.is_empty() { 0 } else { GROUPS_BIT },
             unix_range: (first, last),
         })
     }
@@ -232,7 +235,7 @@ impl<'batch> Columns<'batch> {
         self.kinds.is_empty()
     }
 
-    /// The kinds in it: bit N for the kind with number N.
+    /// The kinds in it: bit N for the kind with number N, and [`GROUPS_BIT`].
     #[must_use]
     pub fn kind_set(&self) -> u128 {
         self.kind_set
@@ -248,6 +251,12 @@ impl<'batch> Columns<'batch> {
     #[must_use]
     pub fn entities(&self) -> &'batch [Entity] {
         &self.batch.entities
+    }
+
+    /// The revisions of incidents in it.
+    #[must_use]
+    pub fn groups(&self) -> &'batch [SemanticGroup] {
+        &self.batch.groups
     }
 
     /// Which numbers of which producers are in it, a run at a time.

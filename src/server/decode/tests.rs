@@ -33,6 +33,7 @@ fn batch() -> EventBatch {
         slot: (0..slots).flat_map(u64::to_le_bytes).collect::<Vec<_>>().into(),
         text: vec![0],
         shard: 0,
+        groups: Vec::new(),
     }
 }
 

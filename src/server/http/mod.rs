@@ -101,10 +101,11 @@ fn router(ingest: Arc<Ingest>) -> Router {
         .route("/api/v1/status", get(status))
         .route("/api/v1/ledger", get(ledger))
         .route("/api/v1/events", get(events::events))
+        .route("/api/v1/incidents", get(events::incidents))
         .fallback(async || {
             error(
                 StatusCode::NOT_FOUND,
-                "no such path; there are /api/v1/{status,ledger,events}, /metrics and /healthz",
+                "no such path; there are /api/v1/{status,ledger,events,incidents}, /metrics and /healthz",
                 None,
             )
         })
