@@ -120,9 +120,9 @@ pub struct Filters {
     pub block_latency: Duration,
     /// Failed system calls streamed a second, per cgroup and errno; the rest is counted.
     pub errnos_per_second: u32,
-    /// How much of every second system calls are looked at for failures; 0 to 1 s, which is always. Being looked at
-    /// costs every system call of the host about 0.1 us, also those that succeed.
-    pub errno_window: Duration,
+    /// What looking for failed system calls may cost of the CPU time of the host, in thousandths of a percent; 0: the
+    /// probe is off, 100,000: it looks always. While it looks, every system call of the host pays about 0.1 us.
+    pub errno_budget: u32,
     /// Stream every fork, not only execs and exits.
     pub forks: bool,
     /// Stream exits with status 0, not only those that failed.
@@ -136,7 +136,7 @@ impl Default for Filters {
             retransmits_per_second: 100,
             block_latency: Duration::from_millis(100),
             errnos_per_second: 10,
-            errno_window: Duration::from_millis(50),
+            errno_budget: 200,
             forks: true,
             clean_exits: true,
         }
@@ -180,6 +180,8 @@ impl Settings {
     /// Whether a probe stays off because somebody wants it so, or because nobody asked for it.
     #[must_use]
     pub fn is_probe_off(&self, name: &str) -> bool {
-        self.probes_off.iter().any(|off| off == name) || (name == "load" && !self.load_probe)
+        self.probes_off.iter().any(|off| off == name)
+            || (name == "load" && !self.load_probe)
+            || (name == "errno" && self.filters.errno_budget == 0)
     }
 }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::values::{self, Read, written, written_bytes, written_pairs};
+use super::values::{self, Read, written, written_bytes, written_pairs, written_percent};
 use super::{Correlation, Latency, Settings, Switch};
 use crate::collector::ebpf::PROBES;
 use crate::engine::placement::SHARDS_MAX;
@@ -24,6 +24,8 @@ pub enum Form {
     Time,
     /// A size, with or without unit.
     Size,
+    /// A part of a whole of 100.
+    Percent,
     /// Text; the word that stands for it in `--help`.
     Text(&'static str),
     /// Elements separated by commas, or an array of the file; the word that stands for them in `--help`.
@@ -39,6 +41,7 @@ impl Form {
             Self::Number => "N",
             Self::Time => "TIME",
             Self::Size => "SIZE",
+            Self::Percent => "PERCENT",
             Self::Text(word) | Self::List(word) => word,
         }
     }
@@ -320,11 +323,11 @@ pub const OPTIONS: &[Opt] = &[
         |s| written(s.filters.block_latency),
     ),
     opt(
-        "filter-errno-window",
-        Form::Time,
-        "how much of every second failed system calls are looked for; `1s`: always, which slows every system call",
-        |s, v| put(&mut s.filters.errno_window, values::time(v, Duration::ZERO, seconds(1))),
-        |s| written(s.filters.errno_window),
+        "filter-errno-budget",
+        Form::Percent,
+        "CPU time of the host that looking for failed system calls may cost; `100`: look always; `0`: never",
+        |s, v| put(&mut s.filters.errno_budget, values::percent(v)),
+        |s| written_percent(s.filters.errno_budget),
     ),
     opt(
         "filter-errnos-per-second",

@@ -55,6 +55,26 @@ pub(super) fn time_or_never(text: &str, least: Duration, most: Duration) -> Read
     time(text, least, most).map_err(|right| format!("{right}, or 0s for never"))
 }
 
+/// A part of 100, in thousandths.
+pub(super) fn percent(text: &str) -> Read<u32> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let read = || {
+        let thousandths = format!("{part:0<3}").parse::<u32>().ok()?;
+        whole.parse::<u32>().ok()?.checked_mul(1000)?.checked_add(thousandths)
+    };
+    match read() {
+        Some(share) if digits(whole) && digits(part) && part.len() <= 3 && share <= 100_000 => Ok(share),
+        _ => Err("must be a percentage from 0 to 100 with at most three decimals, for example 0.2".into()),
+    }
+}
+
+/// The text of thousandths of a percent.
+pub(super) fn written_percent(share: u32) -> String {
+    let text = format!("{}.{:03}", share / 1000, share % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// The text of a time.
 pub(super) fn written(time: Duration) -> String {
     humantime::format_duration(time).to_string()

@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub workers: Workers,
     /// What the kernel counts instead of sending it, by name.
     pub kernel: BTreeMap<String, u64>,
+    /// When nobody looked for failed system calls: what was not seen then proves nothing.
+    pub errno_blind: ErrnoBlind,
     /// Who events are about.
     pub entities: Entities,
     /// The way to the server.
@@ -74,6 +76,16 @@ pub struct Workers {
     pub replaced: u64,
     /// The last of them and what it said; empty if none did.
     pub last_panic: String,
+}
+
+/// When nobody looked for failed system calls, since that would have cost more than it may.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ErrnoBlind {
+    /// Milliseconds since the start.
+    pub total_ms: u64,
+    /// The share of the last minute, 0 to 1.
+    pub last_minute: f64,
 }
 
 /// The entity tables of all shards.

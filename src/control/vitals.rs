@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::agent::{Agent, Counters};
+use crate::clock;
 use crate::config::Settings;
 use crate::egress::batch::BATCH_EVENTS_MAX;
 use crate::engine::shard::latency_histogram;
@@ -12,7 +13,9 @@ use crate::engine::{self, Reports, Shared};
 use crate::health::Health;
 use crate::ledger::{self, Bounds, LedgerRow};
 
-use super::snapshot::{Collector, Egress, Entities, Latency, Otlp, Rings, Snapshot, Vitals, Workers};
+use super::snapshot::{
+    Collector, Egress, Entities, ErrnoBlind, Latency, Otlp, Rings, Snapshot, Vitals, Workers,
+};
 
 /// The vitals of an agent. They can be taken after it has stopped, too.
 #[derive(Debug)]
@@ -81,6 +84,7 @@ impl AgentVitals {
                 .into_iter()
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
+            errno_blind: errno_blind(&self.counters),
             entities,
             egress: egress(&self.reports, &self.shared.live.load().server),
             rings: Rings { fill_permille: fill, fill_permille_max: highest },
@@ -94,6 +98,14 @@ impl AgentVitals {
 impl Vitals for AgentVitals {
     fn snapshot(&self) -> Snapshot {
         self.take(&bounds(&self.shared.live.load(), &self.reports))
+    }
+}
+
+fn errno_blind(counters: &Counters) -> ErrnoBlind {
+    let (blind, now) = (counters.errno_blind(), clock::boot_ns());
+    ErrnoBlind {
+        total_ms: u64::try_from(blind.total(now).as_millis()).unwrap_or(u64::MAX),
+        last_minute: blind.share_of_minute(now),
     }
 }
 
