@@ -11,6 +11,7 @@ pub mod egress;
 pub mod engine;
 pub mod entity;
 pub mod event;
+pub mod explain;
 pub mod health;
 pub mod ledger;
 pub mod load;

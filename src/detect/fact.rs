@@ -4,7 +4,17 @@
 //! Invariants:
 //! - A fact is a value: two facts with the same content are the same fact, and its id says so. Nothing in it depends
 //!   on when or in which order it arrived.
-//! - [`FACT_KINDS`] is the one table of kinds; the documentation of kinds is made from it.
+//! - [`FACT_KINDS`] is the one table of kinds; the documentation of kinds is made from it. What details are called is in
+//!   [`super::DETAILS`].
+//!
+//! Conventions that rules rely on:
+//! - A subject is the unit or container where there is one; `process` only for what belongs to no unit or container,
+//!   which is nobody's service and makes no incident alone.
+//! - A fact carries every key of its subject that is known, weak ones too. What concerns a socket has the key of the
+//!   end point that is listened on or connected to, as `address:port`; if it is an address of this host, `*:port` too.
+//! - A fact about a part of a cluster has the [`KeyKind::Node`] of its node, one about this host that of this host.
+//! - The Kubernetes API counts in seconds: `from_ns` and `until_ns` are then two seconds apart, not one moment.
+//! - A gap in the evidence is one fact for each stretch: its source is the source that missed something.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,6 +32,8 @@ pub enum Role {
     Cause,
     /// Evidence and circumstance: supports, excludes or silences, and is never a root.
     Context,
+    /// What the engine answers where the facts do not say: no detector makes it.
+    Verdict,
 }
 
 /// One row of [`FACT_KINDS`].
@@ -56,7 +68,7 @@ fact_kinds! {
     NodeMemoryExhausted, "node_memory_exhausted", Symptom, "the host had no memory left and the kernel killed for it";
     OomVictim, "oom_victim", Symptom, "the kernel chose a process to kill for want of memory";
     PressureKill, "pressure_kill", Symptom, "systemd-oomd killed a cgroup because it stalled on memory";
-    ExternalKill, "external_kill", Symptom, "a process of a person or a tool sent the signal that ended another";
+    ExternalKill, "external_kill", Cause, "a process of a person or a tool sent the signal that ended another";
     RuntimeKill, "runtime_kill", Cause, "a container runtime sent the signal that ended a container";
     ManagerKill, "manager_kill", Cause, "the service manager sent the signal that ended a process of a unit";
     RequestedStop, "requested_stop", Context, "somebody asked for a unit to stop or an object to be deleted";
@@ -89,15 +101,16 @@ fact_kinds! {
     IoLatency, "io_latency", Cause, "requests to a block device take far longer than usual";
     ReadOnlyFilesystem, "read_only_filesystem", Symptom, "a file system cannot be written any more";
     CpuThrottled, "cpu_throttled", Cause, "a cgroup waits for most of its periods because of its CPU limit";
-    ProbeFailed, "probe_failed", Symptom, "a probe of a container failed";
+    ProbeFailed, "probe_failed", Cause, "a probe of a container failed";
     ContainerRestart, "container_restart", Symptom, "a container ended and was started again";
     ContainerFailed, "container_failed", Symptom, "a container ended with a failure";
     CrashLoop, "crash_loop", Symptom, "a container fails and is restarted again and again";
     ImagePullFailed, "image_pull_failed", Symptom, "an image could not be pulled";
     ConfigMissing, "config_missing", Symptom, "an object that a pod refers to does not exist";
-    Rollout, "rollout", Context, "the template of a workload's pods changed";
+    Rollout, "rollout", Cause, "the template of a workload's pods changed";
     RolloutFailed, "rollout_failed", Symptom, "a rollout does not make progress";
     Evicted, "evicted", Symptom, "a pod was evicted";
+    Preempted, "preempted", Symptom, "a pod had to make room for one of higher priority";
     NodePressure, "node_pressure", Symptom, "a node reports that it is short of something";
     NodeNotReady, "node_not_ready", Symptom, "a node is not ready, or nobody knows";
     KubeletDown, "kubelet_down", Symptom, "the kubelet of this node does not run";
@@ -110,6 +123,48 @@ fact_kinds! {
     ClockJump, "clock_jump", Cause, "the wall clock was changed by a step";
     NetworkUnreachable, "network_unreachable", Cause, "a link or route is gone";
     Hung, "hung", Symptom, "a task or unit does not make progress, and nothing says why";
+    NamespaceCpuQuotaExceeded, "namespace_cpu_quota_exceeded", Symptom, "a namespace's quota leaves no CPU for an object";
+    NamespaceMemoryQuotaExceeded, "namespace_memory_quota_exceeded", Symptom, "a namespace's quota leaves no memory for an object";
+    NamespacePodQuotaExceeded, "namespace_pod_quota_exceeded", Symptom, "a namespace's quota leaves no pod for a workload";
+    NamespaceServiceQuotaExceeded, "namespace_service_quota_exceeded", Symptom, "a namespace's quota leaves no room for a service";
+    NamespaceStorageQuotaExceeded, "namespace_storage_quota_exceeded", Symptom, "a namespace's quota leaves no storage for a claim";
+    MissingServiceAccount, "missing_service_account", Symptom, "a workload names a service account that does not exist";
+    NodeCordoned, "node_cordoned", Cause, "the nodes that fit a pod are cordoned";
+    NodeAffinityMismatch, "node_affinity_mismatch", Cause, "no node satisfies the node affinity that a pod requires";
+    NodeSelectorMismatch, "node_selector_mismatch", Cause, "no node has the labels that a pod selects";
+    PodAntiAffinityConflict, "pod_anti_affinity_conflict", Cause, "pods that a pod must not be near are on every node";
+    TaintTolerationMismatch, "taint_toleration_mismatch", Cause, "the nodes that fit have a taint that a pod does not tolerate";
+    InsufficientNodeCpu, "insufficient_node_cpu", Cause, "no node has as much CPU left as a pod requests";
+    InsufficientNodeMemory, "insufficient_node_memory", Cause, "no node has as much memory left as a pod requests";
+    PvcSelectorMismatch, "pvc_selector_mismatch", Cause, "no volume has the labels that a claim selects";
+    PvcStorageClassMismatch, "pvc_storage_class_mismatch", Cause, "the storage class of a claim fits no volume or does not exist";
+    PvcAccessModeMismatch, "pvc_access_mode_mismatch", Cause, "the volume that fits a claim does not offer its access modes";
+    PvcCapacityMismatch, "pvc_capacity_mismatch", Cause, "a claim requests more than the volume that fits it has";
+    PvBindingOccupied, "pv_binding_occupied", Cause, "the volume that fits a claim is bound to another";
+    VolumeMountPermissionDenied, "volume_mount_permission_denied", Cause, "a container may not use a path of its volume";
+    ImageRegistryDnsFailure, "image_registry_dns_failure", Cause, "the host of an image's registry cannot be resolved";
+    IncorrectImageReference, "incorrect_image_reference", Cause, "the registry does not have the image";
+    MissingImagePullSecret, "missing_image_pull_secret", Cause, "the registry wants credentials that a pod does not have";
+    OomKilled, "oom_killed", Symptom, "Kubernetes says that a container was killed for want of memory";
+    LivenessProbeIncorrectPort, "liveness_probe_incorrect_port", Cause, "a liveness probe asks a port that the container does not serve";
+    LivenessProbeIncorrectProtocol, "liveness_probe_incorrect_protocol", Cause, "a liveness probe speaks another protocol than the port";
+    LivenessProbeIncorrectTiming, "liveness_probe_incorrect_timing", Cause, "a liveness probe kills a container before it can be ready";
+    ReadinessProbeIncorrectPort, "readiness_probe_incorrect_port", Cause, "a readiness probe asks a port that the container does not serve";
+    ReadinessProbeIncorrectProtocol, "readiness_probe_incorrect_protocol", Cause, "a readiness probe speaks another protocol than the port";
+    ServiceSelectorMismatch, "service_selector_mismatch", Symptom, "a service selects none of the pods that are ready";
+    ServicePortMappingMismatch, "service_port_mapping_mismatch", Symptom, "a service's target port is none of its pods'";
+    ServiceProtocolMismatch, "service_protocol_mismatch", Symptom, "a service's port has another protocol than the container's";
+    ServiceEnvVarAddressMismatch, "service_env_var_address_mismatch", Cause, "a workload's environment names an address that no service has";
+    PodCpuOverload, "pod_cpu_overload", Symptom, "a pod uses all the CPU that it may";
+    PodNetworkDelay, "pod_network_delay", Cause, "the network of one pod is slow";
+    KubeletUnavailable, "kubelet_unavailable", Symptom, "the kubelet of a node stopped reporting";
+    ContainerdUnavailable, "containerd_unavailable", Symptom, "the kubelet of a node says that its container runtime is down";
+    KubeProxyUnavailable, "kube_proxy_unavailable", Symptom, "the service addresses of a node lead nowhere because kube-proxy is down";
+    KubeSchedulerUnavailable, "kube_scheduler_unavailable", Symptom, "nobody schedules pods";
+    NodeNetworkDelay, "node_network_delay", Cause, "the network of a node is slow";
+    NodeNetworkPacketLoss, "node_network_packet_loss", Cause, "the network of a node loses packets";
+    InsufficientEvidence, "insufficient_evidence", Verdict, "the sources missed too much to name a cause";
+    BeforeObservation, "before_observation", Verdict, "the cause is older than the observation";
     LogError, "log_error", Context, "a program logged an error";
     UnitStarted, "unit_started", Context, "a unit became active";
     ContainerStarted, "container_started", Context, "a container runs";
