@@ -10,7 +10,7 @@
 use bytes::Bytes;
 
 use crate::entity::{EntityRef, EntityTable};
-use crate::event::{Event, Header, Source};
+use crate::event::{Event, Header, STRETCH_ODD, Source};
 use crate::proto::{EventBatch, Run};
 
 /// Events in a batch at most.
@@ -32,6 +32,8 @@ pub struct Sealed {
     pub batch: EventBatch,
     /// Events, by source number.
     pub counts: [u32; Source::ALL.len()],
+    /// Those of them in odd stretches.
+    pub odd: [u32; Source::ALL.len()],
     /// Its size on the wire, about.
     pub bytes: usize,
     /// Holds events that must not be displaced by others.
@@ -138,6 +140,7 @@ pub struct BatchBuilder {
     run: Option<OpenRun>,
     consecutive: bool,
     counts: [u32; Source::ALL.len()],
+    odd: [u32; Source::ALL.len()],
     batch: EventBatch,
     text_bytes: usize,
     places: Vec<Place>,
@@ -158,6 +161,7 @@ impl BatchBuilder {
             run: None,
             consecutive: true,
             counts: [0; Source::ALL.len()],
+            odd: [0; Source::ALL.len()],
             batch: EventBatch::default(),
             text_bytes: 0,
             places: Vec::new(),
@@ -225,6 +229,7 @@ impl BatchBuilder {
             self.push_text(event.text());
         }
         self.counts[usize::from(header.source)] += 1;
+        self.odd[usize::from(header.source)] += u32::from(header.flags & STRETCH_ODD != 0);
         Ok(())
     }
 
@@ -322,11 +327,12 @@ impl BatchBuilder {
         batch.slot = Bytes::from(columns.slot);
         let bytes = events * FIXED_BYTES + batch.slot.len() + self.text_bytes + batch.entities.len() * 128;
         let counts = std::mem::take(&mut self.counts);
+        let odd = std::mem::take(&mut self.odd);
         self.text_bytes = 0;
         self.consecutive = true;
         self.last_entity = None;
         self.generation = self.generation.wrapping_add(1).max(1);
-        Some(Sealed { batch, counts, bytes, urgent: self.urgent })
+        Some(Sealed { batch, counts, odd, bytes, urgent: self.urgent })
     }
 }
 

@@ -18,6 +18,7 @@ use super::worker::Worker;
 use super::{Lane, Live};
 use crate::clock;
 use crate::egress::batch::{BatchBuilder, Sealed, Sequences};
+use crate::egress::window::Settled;
 use crate::entity::{EntityStats, EntityTable};
 use crate::event::{Event, KINDS, Source};
 use crate::ledger::{Dropped, Ledger, Shed};
@@ -313,11 +314,7 @@ impl<Inspect: FnMut(&Event<'_>)> State<Inspect> {
             ledger.held.fetch_add(i64::from(count), Ordering::Relaxed);
         }
         if let Err(refused) = self.output.lanes[lane as usize].push(sealed) {
-            for (source, &count) in Source::ALL.iter().zip(&refused.counts) {
-                let ledger = self.ledger.source(*source);
-                ledger.drop_events(Dropped::EgressQueueFull, u64::from(count));
-                ledger.held.fetch_sub(i64::from(count), Ordering::Relaxed);
-            }
+            Settled::from(&refused).count_dropped(&self.ledger, Dropped::EgressQueueFull);
         }
         self.output.wake.notify_one();
     }
