@@ -20,7 +20,7 @@ use crate::clock;
 use crate::egress::batch::{BatchBuilder, Sealed, Sequences};
 use crate::egress::window::Settled;
 use crate::entity::{EntityStats, EntityTable};
-use crate::event::{Event, KINDS, Source};
+use crate::event::{COARSE_TIME, Event, KINDS, Source, is_before_boot};
 use crate::ledger::{Dropped, Ledger, Shed};
 
 /// Words taken from one queue before the next gets its turn: 64 KiB, which stays in the cache.
@@ -261,7 +261,10 @@ impl<Inspect: FnMut(&Event<'_>)> State<Inspect> {
         let header = event.header();
         self.entities.observe(&event);
         let entity = self.entities.resolve(header);
-        (self.inspect)(&event);
+        // What happened in another boot says nothing about what there is in this one.
+        if !is_before_boot(header.time_ns) {
+            (self.inspect)(&event);
+        }
         let sequence = if NUMBERED >> (header.kind & 127) & 1 == 0 {
             self.sequences.extend(header.source, header.producer, header.sequence)
         } else {
@@ -273,6 +276,10 @@ impl<Inspect: FnMut(&Event<'_>)> State<Inspect> {
             let pushed = self.open[index].builder.push(&event, sequence, entity, &self.entities);
             // An empty batch takes any event: its base is the event's own time, its bound one maximal event.
             debug_assert!(pushed.is_ok());
+        }
+        // How long ago something happened that was not read at once is no latency.
+        if header.flags & COARSE_TIME != 0 {
+            return;
         }
         if self.first.len() <= SHORT_TURN {
             self.first.push(header.time_ns);

@@ -255,6 +255,7 @@ pub(crate) fn batch(sequence: u64, first: u64, entities: Vec<Entity>, facts: &[F
             .into(),
         text,
         shard: 0,
+        time_unit_ns: 0,
     }
 }
 
