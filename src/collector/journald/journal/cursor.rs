@@ -32,7 +32,10 @@ impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seqnum, monotonic_us, realtime_us, xor_hash, .. } = self;
         let (source, boot) = (u128::from_be_bytes(self.seqnum_id), u128::from_be_bytes(self.boot_id));
-        write!(f, "s={source:032x};i={seqnum:x};b={boot:032x};m={monotonic_us:x};t={realtime_us:x};x={xor_hash:x}")
+        write!(
+            f,
+            "s={source:032x};i={seqnum:x};b={boot:032x};m={monotonic_us:x};t={realtime_us:x};x={xor_hash:x}"
+        )
     }
 }
 
@@ -55,8 +58,10 @@ impl FromStr for Cursor {
                 _ => {}
             }
         }
-        let ([Some(seqnum_id), Some(boot_id)], [Some(seqnum), Some(monotonic_us), Some(realtime_us), Some(xor_hash)]) =
-            (ids, numbers)
+        let (
+            [Some(seqnum_id), Some(boot_id)],
+            [Some(seqnum), Some(monotonic_us), Some(realtime_us), Some(xor_hash)],
+        ) = (ids, numbers)
         else {
             return Err(refused());
         };

@@ -8,8 +8,16 @@
 //! - No file is ever written, locked or waited for; one that shrinks under the reader costs what was cut off.
 
 mod cursor;
+mod directory;
+mod file;
+mod files;
 mod gap;
+mod inflate;
+mod layout;
+mod order;
+mod place;
 mod reader;
+mod values;
 
 pub use cursor::Cursor;
 pub use gap::{Cause, Gap};
