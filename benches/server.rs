@@ -63,6 +63,7 @@ fn batch(sequence: u64, kinds: &[Kind]) -> EventBatch {
         text: vec![0; texts],
         shard: 0,
         groups: Vec::new(),
+        time_unit_ns: 0,
     }
 }
 

@@ -26,3 +26,9 @@ pub fn unix_ns() -> u64 {
 pub fn boot_unix_ns() -> u64 {
     unix_ns().saturating_sub(boot_ns())
 }
+
+/// Nanoseconds since boot without time asleep: the clock of journald and of systemd.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    read_ns(ClockId::Monotonic)
+}

@@ -66,6 +66,15 @@ reasons! {
     }
 }
 
+/// What became of the events in the even or the odd stretches of a source that has a position.
+#[derive(Debug, Default)]
+pub struct StretchLedger {
+    /// Events the server has stored durably.
+    pub acked: AtomicU64,
+    /// Events given up after enrichment, for whatever reason.
+    pub dropped: AtomicU64,
+}
+
 /// The counters of one source.
 #[derive(Debug, Default)]
 pub struct SourceLedger {
@@ -87,6 +96,8 @@ pub struct SourceLedger {
     pub held: CachePadded<AtomicI64>,
     /// Events given up after enrichment, by reason.
     pub dropped: CachePadded<[AtomicU64; Dropped::ALL.len()]>,
+    /// `acked` and `dropped` once more, of even and of odd stretches: what a source reads that keeps a position.
+    pub stretches: CachePadded<[StretchLedger; 2]>,
 }
 
 impl SourceLedger {

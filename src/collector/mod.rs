@@ -7,6 +7,8 @@
 //! - It never blocks the others: it has its own thread, and a full queue is its own to wait for or to count.
 
 pub mod ebpf;
+pub mod journald;
+pub mod stretches;
 
 use std::path::PathBuf;
 use std::sync::Arc;

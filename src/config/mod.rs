@@ -82,6 +82,10 @@ pub struct Settings {
     pub probes_off: Vec<String>,
     /// The kernel-side filters.
     pub filters: Filters,
+    /// How far back the first start reads what a source still has; `None`: not at all.
+    pub since: Option<Since>,
+    /// The journal collector.
+    pub journal: Journal,
     /// The bench-only `load` probe.
     pub load_probe: bool,
     /// Cores to pin the agent's threads to; empty: placement chooses.
@@ -106,6 +110,56 @@ pub struct Settings {
     pub shutdown_deadline: Duration,
     /// What is logged: a level, or directives of `tracing_subscriber::EnvFilter`.
     pub log_level: String,
+}
+
+/// From when on (`--since`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// So long before the start.
+    Ago(Duration),
+    /// A point in time.
+    At(std::time::SystemTime),
+}
+
+impl Since {
+    /// Microseconds since 1970, if the agent starts at `now`.
+    #[must_use]
+    pub fn unix_us(self, now: std::time::SystemTime) -> u64 {
+        let at = match self {
+            Self::Ago(time) => now.checked_sub(time).unwrap_or(std::time::UNIX_EPOCH),
+            Self::At(at) => at,
+        };
+        let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// How much of a log message leaves the host (`--journal-text`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JournalText {
+    /// All of it.
+    Full,
+    /// What it is without its numbers, ids and names.
+    Pattern,
+}
+
+/// The journal collector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Journal {
+    /// Where the files are, if not this host's own.
+    pub directory: Option<PathBuf>,
+    /// Namespaces to read, too.
+    pub namespaces: Vec<String>,
+    /// How much of a message is sent.
+    pub text: JournalText,
+    /// What looks like a password, a key or a token is masked.
+    pub mask_secrets: bool,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self { directory: None, namespaces: Vec::new(), text: JournalText::Full, mask_secrets: true }
+    }
 }
 
 /// What the kernel side filters and aggregates, so that ruinous rates never reach a ring.
@@ -160,6 +214,8 @@ impl Default for Settings {
             latency: Latency::Normal,
             probes_off: Vec::new(),
             filters: Filters::default(),
+            since: None,
+            journal: Journal::default(),
             load_probe: false,
             cores: Vec::new(),
             shards: 0,

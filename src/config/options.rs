@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::values::{self, Read, written, written_bytes, written_pairs, written_percent};
-use super::{Correlation, Latency, Settings, Switch};
+use super::{Correlation, JournalText, Latency, Settings, Switch};
 use crate::collector::ebpf::PROBES;
 use crate::engine::placement::SHARDS_MAX;
 use crate::event::Source;
@@ -169,6 +169,8 @@ const fn seconds(count: u64) -> Duration {
 
 const CORRELATIONS: [(&str, Correlation); 2] =
     [("semantic", Correlation::Semantic), ("basic", Correlation::Basic)];
+const JOURNAL_TEXTS: [(&str, JournalText); 2] =
+    [("full", JournalText::Full), ("pattern", JournalText::Pattern)];
 const LATENCIES: [(&str, Latency); 2] = [("normal", Latency::Normal), ("low", Latency::Low)];
 
 /// The name of a value.
@@ -268,7 +270,7 @@ pub const OPTIONS: &[Opt] = &[
     opt(
         "state-dir",
         Form::Text("PATH"),
-        "where the agent keeps its identity",
+        "where the agent keeps its identity and its positions",
         |s, v| put(&mut s.state_dir, values::path(v)),
         |s| s.state_dir.display().to_string(),
     ),
@@ -350,6 +352,43 @@ pub const OPTIONS: &[Opt] = &[
         |s, v| put(&mut s.filters.clean_exits, values::switch(v)),
         |s| s.filters.clean_exits.to_string(),
     ),
+    opt(
+        "since",
+        Form::Text("TIME"),
+        "what the first start reads of the past: `2h`, or a point in time as in RFC 3339; empty: nothing",
+        |s, v| put(&mut s.since, values::since(v)),
+        |s| values::written_since(s.since),
+    ),
+    opt(
+        "journal-directory",
+        Form::Text("PATH"),
+        "where the files of the journal are; empty: where this host's journald keeps them",
+        |s, v| put(&mut s.journal.directory, values::path_or_none(v)),
+        |s| s.journal.directory.as_ref().map_or_else(String::new, |path| path.display().to_string()),
+    ),
+    opt(
+        "journal-namespace",
+        Form::List("NAME,..."),
+        "namespaces of the journal to read, too",
+        |s, v| put(&mut s.journal.namespaces, values::list(v, values::file_name)),
+        |s| s.journal.namespaces.join(","),
+    ),
+    opt(
+        "journal-text",
+        Form::Text("MODE"),
+        "how much of a log message is sent: `full`, or `pattern`: without numbers, ids and names",
+        |s, v| put(&mut s.journal.text, values::one_of(v, &JOURNAL_TEXTS)),
+        |s| name_of(&JOURNAL_TEXTS, &s.journal.text),
+    )
+    .live(),
+    opt(
+        "journal-mask-secrets",
+        Form::Switch,
+        "mask what looks like a password, a key or a token in log messages",
+        |s, v| put(&mut s.journal.mask_secrets, values::switch(v)),
+        |s| s.journal.mask_secrets.to_string(),
+    )
+    .live(),
     opt(
         "load-probe",
         Form::Switch,

@@ -6,7 +6,6 @@
 //! - An outage is logged once, when it starts, and once when it ends.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +19,6 @@ use super::batch::Sealed;
 use super::window::{Settled, Window};
 use crate::engine::queue::BatchReceiver;
 use crate::engine::worker::{PANICS_MAX, panic_message};
-use crate::event::Source;
 use crate::health::Health;
 use crate::ledger::{Dropped, Ledger};
 use crate::proto::collector_service_client::CollectorServiceClient;
@@ -182,7 +180,7 @@ impl Stream {
         loop {
             self.absorb();
             let dropped = self.window.abandon();
-            self.drop_events(Dropped::ShutdownDeadline, &dropped);
+            dropped.count_dropped(&self.parts.ledger, Dropped::ShutdownDeadline);
             self.update_report();
             if self.over().is_some() || Instant::now() >= until {
                 return;
@@ -261,11 +259,7 @@ impl Stream {
     fn respond(&mut self, response: &StreamEventsResponse, first: bool) -> Result<(), LinkError> {
         let acked = response.acked_sequence;
         let settled = if first { self.window.restart(acked)? } else { self.window.ack(acked)? };
-        for (source, &count) in Source::ALL.iter().zip(&settled.counts) {
-            let ledger = self.parts.ledger.source(*source);
-            ledger.acked.fetch_add(count, Ordering::Relaxed);
-            ledger.held.fetch_sub(count.cast_signed(), Ordering::Relaxed);
-        }
+        settled.count_acked(&self.parts.ledger);
         let mut report = lock(&self.parts.report);
         if first {
             report.connections += 1;
@@ -294,14 +288,11 @@ impl Stream {
         for lane in [1, 0] {
             for input in &mut self.parts.inputs {
                 while let Some(sealed) = input[lane].pop() {
-                    let given_up = self.window.offer(sealed);
-                    for (sum, count) in dropped.counts.iter_mut().zip(given_up.counts) {
-                        *sum += count;
-                    }
+                    dropped += self.window.offer(sealed);
                 }
             }
         }
-        self.drop_events(Dropped::WindowFull, &dropped);
+        dropped.count_dropped(&self.parts.ledger, Dropped::WindowFull);
     }
 
     /// Goes on emptying the queues without a connection; false when there is nothing left to wait for.
@@ -344,17 +335,6 @@ impl Stream {
             link.requests.try_send(StreamEventsRequest { message: Some(Message::Ledger(report)) })
         {
             tracing::debug!("ledger report skipped: {error}");
-        }
-    }
-
-    fn drop_events(&self, reason: Dropped, dropped: &Settled) {
-        if dropped.is_empty() {
-            return;
-        }
-        for (source, &count) in Source::ALL.iter().zip(&dropped.counts) {
-            let ledger = self.parts.ledger.source(*source);
-            ledger.drop_events(reason, count);
-            ledger.held.fetch_sub(count.cast_signed(), Ordering::Relaxed);
         }
     }
 

@@ -19,7 +19,8 @@ use super::{Lane, Live};
 use crate::clock;
 use crate::egress::batch::{BatchBuilder, Sealed, Sequences};
 use crate::entity::{Entity, EntityStats, EntityTable};
-use crate::event::{Event, KINDS, Source};
+use crate::egress::window::Settled;
+use crate::event::{COARSE_TIME, Event, KINDS, Source, is_before_boot};
 use crate::ledger::{Dropped, Ledger, Shed};
 
 /// Words taken from one queue before the next gets its turn: 64 KiB, which stays in the cache.
@@ -294,7 +295,8 @@ impl<I: Inspect> State<I> {
         } else {
             event.slots()[0]
         };
-        if self.wanted >> (header.kind & 127) & 1 != 0 {
+        // What happened in another boot says nothing about what there is in this one.
+        if self.wanted >> (header.kind & 127) & 1 != 0 && !is_before_boot(header.time_ns) {
             self.inspect.event(&event, self.entities.get(entity), sequence);
         }
         let index = lane as usize;
@@ -303,6 +305,10 @@ impl<I: Inspect> State<I> {
             let pushed = self.open[index].builder.push(&event, sequence, entity, &self.entities);
             // An empty batch takes any event: its base is the event's own time, its bound one maximal event.
             debug_assert!(pushed.is_ok());
+        }
+        // How long ago something happened that was not read at once is no latency.
+        if header.flags & COARSE_TIME != 0 {
+            return;
         }
         if self.first.len() <= SHORT_TURN {
             self.first.push(header.time_ns);
@@ -344,11 +350,7 @@ impl<I: Inspect> State<I> {
             ledger.held.fetch_add(i64::from(count), Ordering::Relaxed);
         }
         if let Err(refused) = self.output.lanes[lane as usize].push(sealed) {
-            for (source, &count) in Source::ALL.iter().zip(&refused.counts) {
-                let ledger = self.ledger.source(*source);
-                ledger.drop_events(Dropped::EgressQueueFull, u64::from(count));
-                ledger.held.fetch_sub(i64::from(count), Ordering::Relaxed);
-            }
+            Settled::from(&refused).count_dropped(&self.ledger, Dropped::EgressQueueFull);
         }
         self.output.wake.notify_one();
     }

@@ -1,5 +1,6 @@
 //! The whole path: on one thread in random order, as a schedule says; and on its threads with a fault.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::Thread;
@@ -10,18 +11,20 @@ use tokio::sync::Notify;
 use zerocopy::IntoBytes;
 
 use super::drain::{self, Awake, Drain, ShardPort};
+use super::port::Port;
 use super::queue::{self, BatchReceiver, QueueCounters};
 use super::shard::{Input, Output, Shard, ShardReport};
 use super::worker::Worker;
 use super::{Lane, Live, Shared, shard};
+use crate::collector::stretches::{ATTEMPTS_MAX, Advice, Stretches};
 use crate::config::Settings;
 use crate::egress::batch::Sealed;
 use crate::egress::window::{Settled, Window};
 use crate::entity::{CgroupLookup, Entity, EntityTable};
-use crate::event::{Event, Header, Kind, Source, mix};
+use crate::event::{Event, EventBuilder, Header, Kind, Source, mix};
 use crate::health::Health;
 use crate::ledger::{Dropped, Ledger, Shed};
-use crate::proto::{Hello, LedgerReport};
+use crate::proto::{EventBatch, Hello, LedgerReport};
 use crate::sys::ring::testing::{HeapProducer, ring};
 
 /// What may happen next.
@@ -35,6 +38,10 @@ enum Step {
     Shard(u8),
     /// A shard panics at its next event.
     Panic(u8),
+    /// The journal grows by this many entries.
+    Append(u8),
+    /// Its collector reads up to this many and looks at its stretches.
+    Read(u8),
     /// Egress empties the queues into the window.
     Absorb,
     /// Egress sends up to this many batches.
@@ -53,6 +60,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Step::Drain),
         6 => (0..2_u8).prop_map(Step::Shard),
         1 => (0..2_u8).prop_map(Step::Panic),
+        4 => (0..20_u8).prop_map(Step::Append),
+        6 => any::<u8>().prop_map(Step::Read),
         4 => Just(Step::Absorb),
         4 => (0..9_u8).prop_map(Step::Send),
         4 => (0..9_u8).prop_map(Step::Ack),
@@ -113,6 +122,44 @@ fn event(time_ns: u64, cgroup: u64, sequence: u32, urgent: bool) -> [u64; 7] {
     words
 }
 
+/// A source with a position: the number of the next entry.
+struct Journal {
+    port: Port,
+    stretches: Stretches<u64>,
+    length: u64,
+    next: u64,
+    /// What a restart would start from.
+    kept: u64,
+    holds_back: bool,
+    event: EventBuilder,
+}
+
+impl Journal {
+    fn read(&mut self, entries: u64, now_ns: u64) {
+        let until = self.length.min(self.next + entries);
+        while self.next < until && !self.holds_back {
+            let number = self.next;
+            let header = self.event.start(Source::Journald, Kind::LogRecord, now_ns);
+            (header.cgroup, header.flags) = (2 + number % 5, self.stretches.flag());
+            self.event.slot(number);
+            let lane = if number.is_multiple_of(3) { Lane::Urgent } else { Lane::Bulk };
+            if self.port.send(&mut self.event, lane).is_err() {
+                break;
+            }
+            self.next += 1;
+            self.stretches.moved(1);
+        }
+        self.port.publish();
+        self.holds_back = false;
+        match self.stretches.advise(now_ns, || self.next) {
+            Advice::ReadOn => {}
+            Advice::Keep(position) => self.kept = position,
+            Advice::HoldBack => self.holds_back = true,
+            Advice::GoBack(position) => self.next = position,
+        }
+    }
+}
+
 /// The path, and what the kernel would count.
 struct World {
     now_ns: u64,
@@ -131,6 +178,12 @@ struct World {
     ledger: Arc<Ledger>,
     /// Sequence numbers that the server has, by producer.
     stored: Vec<(u32, u64)>,
+    journal: Journal,
+    /// The entries in each batch that was sent, and those in acked ones.
+    entries_sent: Vec<Vec<u64>>,
+    entries_acked: BTreeSet<u64>,
+    /// A shard panicked: an entry may be left behind on purpose.
+    panicked: u64,
 }
 
 impl World {
@@ -143,6 +196,7 @@ impl World {
         let mut world_inputs = Vec::new();
         let mut queues = Vec::new();
         let mut ports = Vec::new();
+        let mut own_ports = Vec::new();
         let mut shards = Vec::new();
         let mut panic_next = Vec::new();
         for number in 0..2 {
@@ -154,6 +208,12 @@ impl World {
                 sender
             });
             let thread: Thread = std::thread::current();
+            let own = [Lane::Bulk, Lane::Urgent].map(|lane| {
+                let (sender, receiver) = queue::words(0);
+                inputs.push(Input { source: Source::Journald, lane, receiver });
+                sender
+            });
+            own_ports.push(ShardPort { lanes: own, thread: thread.clone() });
             ports.push(ShardPort { lanes, thread });
             let [bulk, urgent] = [0; 2].map(|_| queue::batches(2));
             world_inputs.push([bulk.1, urgent.1]);
@@ -196,6 +256,18 @@ impl World {
             window: Window::new(20_000),
             sent: 0,
             acked: 0,
+            journal: Journal {
+                port: Port::new(Source::Journald, own_ports, Arc::clone(&ledger)),
+                stretches: Stretches::new(Source::Journald, Arc::clone(&ledger), 0),
+                length: 0,
+                next: 0,
+                kept: 0,
+                holds_back: false,
+                event: EventBuilder::default(),
+            },
+            entries_sent: Vec::new(),
+            entries_acked: BTreeSet::new(),
+            panicked: 0,
             ledger,
             stored: Vec::new(),
         }
@@ -224,6 +296,7 @@ impl World {
         }));
         turn.unwrap_or_else(|_| {
             self.shards[number].recover();
+            self.panicked += 1;
             1
         })
     }
@@ -233,29 +306,21 @@ impl World {
         for lane in [1, 0] {
             for input in &mut self.inputs {
                 while let Some(sealed) = input[lane].pop() {
-                    dropped.counts[0] += self.window.offer(sealed).counts[0];
+                    dropped += self.window.offer(sealed);
                 }
             }
         }
-        self.settle(&dropped, Some(Dropped::WindowFull));
-    }
-
-    fn settle(&self, settled: &Settled, reason: Option<Dropped>) {
-        let ledger = self.ledger.source(Source::Ebpf);
-        match reason {
-            Some(reason) => ledger.drop_events(reason, settled.counts[0]),
-            None => _ = ledger.acked.fetch_add(settled.counts[0], Ordering::Relaxed),
-        }
-        ledger.held.fetch_sub(settled.counts[0].cast_signed(), Ordering::Relaxed);
+        dropped.count_dropped(&self.ledger, Dropped::WindowFull);
     }
 
     fn send(&mut self, batches: u64) {
         for _ in 0..batches {
             let Some(batch) = self.window.next(0) else { return };
             if batch.sequence > self.acked && batch.sequence > self.sent {
-                for run in &batch.runs {
+                for run in batch.runs.iter().filter(|run| run.source == Source::Ebpf as i32) {
                     self.stored.push((run.producer, u64::from(run.count)));
                 }
+                self.entries_sent.push(entries(&batch));
             }
             self.sent = self.sent.max(batch.sequence);
         }
@@ -266,8 +331,10 @@ impl World {
         let settled = if restart { self.window.restart(self.acked) } else { self.window.ack(self.acked) };
         // Without a restart an ack may name a batch that this connection has not sent again yet.
         if let Ok(settled) = settled {
-            self.settle(&settled, None);
+            settled.count_acked(&self.ledger);
         }
+        let acked = usize::try_from(self.acked).expect("few batches");
+        self.entries_acked.extend(self.entries_sent.iter().take(acked).flatten());
     }
 
     fn step(&mut self, step: &Step) {
@@ -276,6 +343,8 @@ impl World {
             Step::Drain => _ = self.drain.pass(self.now_ns),
             Step::Shard(number) => _ = self.turn(usize::from(number)),
             Step::Panic(number) => self.panic_next[usize::from(number)].store(true, Ordering::Relaxed),
+            Step::Append(entries) => self.journal.length += u64::from(entries),
+            Step::Read(entries) => self.journal.read(entries.into(), self.now_ns),
             Step::Absorb => self.absorb(),
             Step::Send(batches) => self.send(u64::from(batches)),
             Step::Ack(batches) => self.ack(u64::from(batches), false),
@@ -290,21 +359,37 @@ impl World {
         for panic in &self.panic_next {
             panic.store(false, Ordering::Relaxed);
         }
-        loop {
+        for _ in 0..10_000 {
             self.now_ns += 2_000_000_000;
+            self.journal.read(64, self.now_ns);
             let drained = self.drain.pass(self.now_ns);
             let taken = self.turn(0) + self.turn(1);
             self.absorb();
             self.ack(0, true);
             self.send(1 << 40);
             self.ack(1 << 40, false);
-            if drained + taken == 0 && self.window.batches() == 0 {
+            let read = self.journal.next == self.journal.length && self.journal.stretches.is_settled();
+            if drained + taken == 0 && self.window.batches() == 0 && read {
                 return;
             }
         }
+        panic!("something never settles: {:?}", self.journal.stretches);
+    }
+
+    /// Nothing before the kept position is missing, except what made shards panic.
+    fn check_journal(&self, over: bool) -> Result<(), TestCaseError> {
+        let kept = self.journal.kept;
+        if over {
+            prop_assert_eq!(kept, self.journal.length);
+        }
+        if self.panicked < u64::from(ATTEMPTS_MAX) {
+            prop_assert_eq!(self.entries_acked.range(..kept).count() as u64, kept);
+        }
+        Ok(())
     }
 
     fn check(&self, over: bool) -> Result<(), TestCaseError> {
+        self.check_journal(over)?;
         let row = self.ledger.source(Source::Ebpf);
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let sum = |counters: &[AtomicU64]| counters.iter().map(get).sum::<u64>();
@@ -326,11 +411,30 @@ impl World {
     }
 }
 
+/// The numbers of the journal's entries in a batch.
+fn entries(batch: &EventBatch) -> Vec<u64> {
+    let mut deltas = batch
+        .sequence_delta
+        .chunks(4)
+        .map(|delta| u64::from(u32::from_le_bytes(delta.try_into().expect("4"))));
+    let mut numbers = Vec::new();
+    for run in &batch.runs {
+        for index in 0..u64::from(run.count) {
+            let number = run.first_sequence + deltas.next().unwrap_or(index);
+            if run.source == Source::Journald as i32 {
+                numbers.push(number);
+            }
+        }
+    }
+    numbers
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Scenario: random schedules of producing, draining, turns, panics, absorbing, sending, acks and reconnects.
     /// Guarantees: no sum is ever negative, in the end every sum closes, and the server has exactly what was acked.
+    /// No position of the journal is kept before everything in front of it is acked; in the end its last one is.
     #[test]
     fn the_ledger_closes(steps in prop::collection::vec(step(), 1..200)) {
         let mut world = World::new();

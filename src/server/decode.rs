@@ -70,8 +70,8 @@ pub enum BatchError {
         /// Bytes it has.
         len: usize,
     },
-    /// The base times are so late that an event's time does not fit 64 bits.
-    #[error("base_time_ns plus boot_unix_ns is beyond the year 2554")]
+    /// An event's time does not fit the 64 bits of a wall clock.
+    #[error("base_time_ns plus boot_unix_ns is before the year 1970 or beyond 2554")]
     Time,
 }
 
@@ -89,6 +89,8 @@ pub struct Columns<'batch> {
     sequence_delta: &'batch [U32],
     slots: &'batch [U64],
     kind_set: u128,
+    base_unix_ns: u64,
+    unit_ns: u64,
     unix_range: (u64, u64),
 }
 
@@ -207,9 +209,13 @@ impl<'batch> Columns<'batch> {
                 return Err(BatchError::TraceId { index, len: entity.trace_id.len() });
             }
         }
-        let base = batch.base_time_ns.checked_add(batch.boot_unix_ns).ok_or(BatchError::Time)?;
-        let last = base.checked_add(u64::from(largest(time_delta).unwrap_or(0))).ok_or(BatchError::Time)?;
-        let first = base + u64::from(time_delta.iter().map(|delta| delta.get()).min().unwrap_or(0));
+        // A base before the boot is negative; one beyond year 292 of the uptime is not from a clock.
+        let base = batch.boot_unix_ns.checked_add_signed(batch.base_time_ns.cast_signed());
+        let base_unix_ns = base.ok_or(BatchError::Time)?;
+        let unit_ns = u64::from(batch.time_unit_ns.max(1));
+        let at = |delta: u32| base_unix_ns.checked_add(unit_ns * u64::from(delta)).ok_or(BatchError::Time);
+        let last = at(largest(time_delta).unwrap_or(0))?;
+        let first = at(time_delta.iter().map(|delta| delta.get()).min().unwrap_or(0))?;
         Ok(Self {
             batch,
             kinds,
@@ -219,6 +225,8 @@ impl<'batch> Columns<'batch> {
             sequence_delta,
             slots,
             kind_set: census.kind_set | if batch.groups.is_empty() { 0 } else { GROUPS_BIT },
+            base_unix_ns,
+            unit_ns,
             unix_range: (first, last),
         })
     }
@@ -356,9 +364,7 @@ impl<'batch> Iterator for Events<'batch> {
         };
         let entity_index = columns.entity.get(index)?.get();
         let row = Row {
-            unix_ns: batch.base_time_ns
-                + batch.boot_unix_ns
-                + u64::from(columns.time_delta.get(index)?.get()),
+            unix_ns: columns.base_unix_ns + columns.unit_ns * u64::from(columns.time_delta.get(index)?.get()),
             info,
             entity: batch.entities.get(entity_index as usize)?,
             entity_index,

@@ -256,6 +256,7 @@ pub(crate) fn batch(sequence: u64, first: u64, entities: Vec<Entity>, facts: &[F
         text,
         shard: 0,
         groups: Vec::new(),
+        time_unit_ns: 0,
     }
 }
 

@@ -1,0 +1,3 @@
+//! The journald collector: what journald stores, as events.
+
+pub mod journal;
