@@ -61,11 +61,7 @@ pub(super) const MESSAGES: &[MessageInfo] = &[
     row(0xde5b_426a_63be_47a7_b6ac_3eaa_c82e_2f6f, Meaning::Plain(FactKind::RequestedStop)),
     row(0xfc2e_22bc_6ee6_47b6_b907_29ab_34a2_50b1, Meaning::Coredump),
     row(0xc7a7_8707_9b35_4eaa_a9e7_7b37_1893_cd27, Meaning::ClockSet),
-    row(
-        0xc772_d24e_9a88_4cbe_b9ea_1262_5c30_6c01,
-        "invalid_configuration",
-        Meaning::Plain(FactKind::BadConfig),
-    ),
+    row(0xc772_d24e_9a88_4cbe_b9ea_1262_5c30_6c01, Meaning::Plain(FactKind::BadConfig)),
     row(0xf27a_3f94_406a_4783_b946_a9bc_849e_9452, Meaning::Plain(FactKind::LogError)),
     row(0x1675_d7f1_7217_4098_b110_8bf8_c7dc_8f5d, Meaning::Host(FactKind::DnsFailure)),
     row(0x9826_8866_d1d5_4a49_9c4e_9892_1d93_bc40, Meaning::Host(FactKind::RequestedStop)),

@@ -51,7 +51,7 @@ fn of_fact(fact: &IncidentFact, trace: [u8; 16]) -> LogRecord {
     let role = FactKind::from_name(&fact.kind).map(|kind| kind.info().role);
     let (severity, name) = match role {
         Some(Role::Symptom) => (SeverityNumber::Error, "ERROR"),
-        Some(Role::Cause) => (SeverityNumber::Warn, "WARN"),
+        Some(Role::Cause | Role::Verdict) => (SeverityNumber::Warn, "WARN"),
         Some(Role::Context) | None => (SeverityNumber::Info, "INFO"),
     };
     let about = fact.entity.as_ref().map(|entity| format!(" of {} {}", entity.r#type, entity.name));
@@ -82,14 +82,14 @@ fn of_revision(group: &SemanticGroup, trace: [u8; 16]) -> LogRecord {
     };
     let mut attributes = vec![
         text("tapio.incident.id", &group.id),
-        int("tapio.incident.revision", i64::from(group.revision)),
+        int("tapio.incident.revision", group.revision.cast_signed()),
         text("tapio.incident.state", &group.state),
     ];
     if let Some(root) = &group.root_cause {
         attributes.push(text("tapio.root.kind", &root.kind));
         attributes.push(double("tapio.root.confidence", root.confidence));
     }
-    attributes.extend(group.actions.first().map(|action| text("tapio.action", &action.summary)));
+    attributes.extend(group.actions.first().map(|action| text("tapio.action", action)));
     LogRecord {
         time_unix_nano: unix_ns(&group.updated_at),
         observed_time_unix_nano: unix_ns(&group.updated_at),

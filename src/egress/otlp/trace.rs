@@ -95,7 +95,7 @@ fn incident_span(group: &SemanticGroup, trace: [u8; 16]) -> Span {
     let (first, last) = times.fold((u64::MAX, 0), |(first, last), at| (first.min(at), last.max(at)));
     let mut attributes = vec![
         text("tapio.incident.id", &group.id),
-        int("tapio.incident.revision", i64::from(group.revision)),
+        int("tapio.incident.revision", group.revision.cast_signed()),
         text("tapio.incident.severity", &group.severity),
     ];
     if let Some(root) = &group.root_cause {

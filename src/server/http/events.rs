@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use super::{Http, error};
 use crate::server::counters::Counter;
 use crate::server::query::filter::{Filter, ParameterError};
-use crate::server::query::groups::{Group, GroupAnswer, GroupFilter};
+use crate::server::query::groups::{Group, GroupFilter};
 use crate::server::query::hit::{Answer, Hit, Place};
 use crate::server::query::scan::{self, Found, ScanError};
 use crate::server::store::catalogue::Catalogue;
@@ -75,8 +75,7 @@ pub(super) async fn incidents(
         Ok(groups) => {
             let hosts = http.ingest.agents().reports();
             let host = |found: &Group| hosts.get(&found.agent).map_or("", |report| &*report.sender.host);
-            let answers: Vec<_> =
-                groups.iter().map(|found| GroupAnswer { host: host(found), found }).collect();
+            let answers: Vec<_> = groups.iter().map(|found| found.to_json(host(found))).collect();
             let body = serde_json::to_string_pretty(&answers).unwrap_or_default();
             ([(CONTENT_TYPE, "application/json")], body + "\n").into_response()
         }

@@ -3,7 +3,7 @@
 //! Invariants:
 //! - As for events: every parameter is understood or refused by name.
 
-use serde::ser::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::filter::ParameterError;
 use super::time;
@@ -13,6 +13,9 @@ use crate::server::book::Id;
 /// Incidents in an answer, unless the query says so, and at most.
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 10_000;
+
+/// What an incident can be.
+const STATES: [&str; 4] = ["open", "closed", "merged", "withdrawn"];
 
 /// Which incidents.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,15 +54,16 @@ impl GroupFilter {
             "from" => self.from = time(value)?,
             "to" => self.to = time(value)?,
             "state" => {
-                if !["open", "closed"].contains(&value) {
-                    return Err(format!("{value:?} is neither open nor closed"));
+                if !STATES.contains(&value) {
+                    return Err(format!("{value:?} is none of {}", STATES.join(", ")));
                 }
                 self.state = Some(value.into());
             }
             "id" => {
-                let id =
-                    Id::from_hex(value).ok_or_else(|| format!("{value:?} is not 32 hexadecimal digits"))?;
-                self.id = Some(id.to_string());
+                if value.is_empty() || !value.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                    return Err(format!("{value:?} is not of hexadecimal digits"));
+                }
+                self.id = Some(value.to_lowercase());
             }
             "revisions" => {
                 self.revisions = match value {
@@ -96,24 +100,19 @@ pub(in crate::server) struct Group {
     pub(in crate::server) group: SemanticGroup,
 }
 
-/// With the names of its agent and host, as JSON.
-#[derive(Debug)]
-pub(in crate::server) struct GroupAnswer<'group> {
-    pub(in crate::server) host: &'group str,
-    pub(in crate::server) found: &'group Group,
-}
-
-impl Serialize for GroupAnswer<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(serde::Serialize)]
-        struct Flat<'group> {
-            #[serde(flatten)]
-            group: &'group SemanticGroup,
-            agent: String,
-            host: &'group str,
+impl Group {
+    /// What the agent wrote, with the agent and the name of its host.
+    pub(in crate::server) fn to_json(&self, host: &str) -> Value {
+        let mut json = serde_json::from_str(&self.group.json).unwrap_or(Value::Null);
+        if !json.is_object() {
+            // A sender of another version, or no sender of ours: what the message itself says.
+            let group = &self.group;
+            json = serde_json::json!({ "id": group.id, "revision": group.revision, "state": group.state,
+                "severity": group.severity, "title": group.title, "started_at": group.started_at });
         }
-        let Self { host, found } = self;
-        Flat { group: &found.group, agent: found.agent.to_string(), host }.serialize(serializer)
+        json["agent"] = self.agent.to_string().into();
+        json["host"] = host.into();
+        json
     }
 }
 

@@ -92,7 +92,7 @@ pub(in crate::server) fn groups(
 }
 
 /// Newest first by start, then by revision; RFC 3339 sorts as text.
-fn order(group: &SemanticGroup) -> (&str, &str, u32) {
+fn order(group: &SemanticGroup) -> (&str, &str, u64) {
     (&group.started_at, &group.id, group.revision)
 }
 
@@ -174,7 +174,7 @@ impl Scan<'_> {
 
     /// The newest revision of each incident that `wanted` lets through, or all its revisions.
     fn find_groups(&self, wanted: &GroupFilter) -> Result<Vec<Group>, ScanError> {
-        let mut found: BTreeMap<(String, u32), Group> = BTreeMap::new();
+        let mut found: BTreeMap<(String, u64), Group> = BTreeMap::new();
         let skip = |mark: &BatchMark| mark.kind_set & GROUPS_BIT == 0;
         self.visit(
             |_| true,

@@ -162,7 +162,6 @@ fn name_of(text: &[u8]) -> Result<u32, Refused> {
     u32::try_from(end).map_err(|_| Refused::Damaged)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the bits that are left are those of an index")]
 #[inline]
 fn slot_of(offset: u64) -> usize {
     (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SLOTS_LOG2)) as usize
