@@ -81,6 +81,16 @@ pub(super) struct OwnerReference {
 pub(super) struct Plain {
     /// See [`Meta`].
     pub(super) metadata: Meta,
+    /// What is.
+    pub(super) status: PlainStatus,
+}
+
+/// What any object is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PlainStatus {
+    /// See [`Condition`].
+    pub(super) conditions: Option<Vec<Condition>>,
 }
 
 /// A condition of a pod, a node or a workload.

@@ -189,9 +189,7 @@ impl<'pod> Compared<'pod> {
             && end_of(last) != ended
         {
             ended = end_of(last);
-            // `lastState` belongs to the run before the last restart.
-            let run = self.status.restart_count.unwrap_or(0).saturating_sub(1);
-            drafts.push(self.end(last, run, restarts_before));
+            drafts.push(self.end(last, u64::from(restarts), restarts_before));
         }
         if let Some(now) = now
             && end_of(now) != ended

@@ -90,6 +90,15 @@ impl Kept {
         Ok([number(0), number(1)])
     }
 
+    /// The images of the containers that were kept, separated by spaces.
+    #[must_use]
+    pub(super) fn images(&self, rows: &[Keep]) -> String {
+        let lists = self.0.iter().zip(rows).filter(|(_, row)| row.path.ends_with("containers"));
+        let containers = lists.filter_map(|(value, _)| value.as_array()).flatten();
+        let images = containers.filter_map(|container| container.get("image")?.as_str());
+        images.collect::<Vec<_>>().join(" ")
+    }
+
     /// The chosen rows as compact JSON, by their paths with dots; nothing when there are none.
     #[must_use]
     pub(super) fn json(&self, rows: &[Keep], chosen: impl Fn(usize) -> bool) -> String {

@@ -9,7 +9,7 @@
 use super::draft::{Draft, number};
 use super::endpoints::{self, Counts};
 use super::known::{Detail, Entry, Key, Known, Memory};
-use super::object::{ApiEvent, EndpointSlice, Lease, Meta, Node, Plain, Pod, text};
+use super::object::{ApiEvent, Condition, EndpointSlice, Lease, Meta, Node, Plain, Pod, text};
 use super::resource::{Resource, Role};
 use super::shape::{Kept, Shape};
 use super::{api_events, leases, nodes, pods};
@@ -50,6 +50,9 @@ impl std::fmt::Debug for Scene<'_> {
 
 /// Longest part of an object's fields in one event; longer ones come in several.
 const SPEC_PART_BYTES: usize = 1800;
+
+/// Longest list of images, and longest message, beside them.
+const TEXT_CUT_BYTES: usize = 400;
 
 /// Parts of an object's fields at most; the rest is left out, and the event says that it is cut.
 const SPEC_PARTS_MAX: usize = 8;
@@ -155,7 +158,7 @@ impl Tracker {
             return self.take_event(change, object, scene);
         }
         let plain: Plain = serde_json::from_slice(object)?;
-        let meta = plain.metadata;
+        let meta = &plain.metadata;
         let version = text(meta.resource_version.as_ref());
         if self.is_repeated(change, version) {
             return Ok(Vec::new());
@@ -170,13 +173,13 @@ impl Tracker {
         }
         if change == Change::Deleted && self.known.get(key).is_none() {
             let mut drafts = Vec::new();
-            let entry = self.entry(&meta, scene.memory);
+            let entry = self.entry(meta, scene.memory);
             self.left(key, &entry, version, &mut drafts);
             return Ok(drafts);
         }
-        let mut entry = self.entry(&meta, scene.memory);
+        let mut entry = self.entry(meta, scene.memory);
         let mut drafts = Vec::new();
-        self.compare(object, &meta, &mut entry, scene, &mut drafts)?;
+        self.compare(object, &plain, &mut entry, scene, &mut drafts)?;
         if change == Change::Deleted {
             self.known.remove(key, scene.memory);
             self.left(key, &entry, version, &mut drafts);
@@ -222,27 +225,28 @@ impl Tracker {
     fn compare(
         &self,
         object: &[u8],
-        meta: &Meta,
+        plain: &Plain,
         entry: &mut Entry,
         scene: &mut Scene<'_>,
         drafts: &mut Vec<Draft>,
     ) -> serde_json::Result<()> {
+        let meta = &plain.metadata;
         let (uid, version) = (text(meta.uid.as_ref()), text(meta.resource_version.as_ref()));
         let before = self.known.get(Key::of(uid));
         let detail = before.map(|before| &before.detail);
         match self.resource.role {
             Role::Pod => {
                 let pod: Pod = serde_json::from_slice(object)?;
+                self.compare_object(object, plain, before, entry, drafts)?;
                 let (owner, revision) = (entry.owner.text(), entry.revision.text());
                 let named = pods::Named { uid, version, owner, revision };
-                self.compare_object(object, meta, entry_before(before), (&mut entry.hashes, &entry.owner), drafts)?;
                 let (detail, said) = pods::compare(&pod, &named, detail, scene.memory);
                 entry.detail = detail;
                 drafts.extend(said);
             }
             Role::Node => {
                 let node: Node = serde_json::from_slice(object)?;
-                self.compare_object(object, meta, entry_before(before), (&mut entry.hashes, &entry.owner), drafts)?;
+                self.compare_object(object, plain, before, entry, drafts)?;
                 let (detail, said) = nodes::compare(&node, [uid, version], detail, scene.memory);
                 entry.detail = detail;
                 drafts.extend(said);
@@ -260,7 +264,7 @@ impl Tracker {
             }
             Role::Object if is_lock(meta) => {}
             Role::Object => {
-                self.compare_object(object, meta, entry_before(before), (&mut entry.hashes, &entry.owner), drafts)?;
+                self.compare_object(object, plain, before, entry, drafts)?;
             }
             Role::Event => {}
         }
@@ -271,74 +275,102 @@ impl Tracker {
     fn compare_object(
         &self,
         object: &[u8],
-        meta: &Meta,
-        before: &[u32],
-        (hashes, owner): (&mut Box<[u32]>, &super::known::Word),
+        plain: &Plain,
+        before: Option<&Entry>,
+        entry: &mut Entry,
         drafts: &mut Vec<Draft>,
     ) -> serde_json::Result<()> {
         let rows = self.resource.keep;
         let kept = Kept::read(&self.shape, rows, object)?;
         let replicas = Replicas::read(self.resource, object)?;
-        *hashes = kept.hashes().iter().copied().chain(replicas.hashes()).collect();
-        if self.resource.metadata_only {
+        entry.hashes = if self.resource.metadata_only {
             // Nothing but the version says that the content changed.
-            let version = super::draft::hash(&[text(meta.resource_version.as_ref())]);
-            *hashes = Box::new([u32::try_from(version >> 32).unwrap_or(0)]);
-        }
-        let differs = |row: usize| before.get(row).copied().unwrap_or(0) != hashes.get(row).copied().unwrap_or(0);
-        let is_new = before.is_empty();
-        let changed: Vec<usize> = (0..hashes.len()).filter(|&row| differs(row)).collect();
-        // A pod that only its status changed is told by the events of its status.
-        if !is_new && changed.is_empty() {
+            let version = super::draft::hash(&[text(plain.metadata.resource_version.as_ref())]);
+            Box::new([u32::try_from(version >> 32).unwrap_or(0)])
+        } else {
+            kept.hashes().iter().copied().chain(replicas.hashes()).collect()
+        };
+        let before = before.map(|before| &before.hashes);
+        let changed: Vec<usize> = match before {
+            None => Vec::new(),
+            Some(before) => (0..entry.hashes.len()).filter(|&row| before.get(row) != entry.hashes.get(row)).collect(),
+        };
+        if before.is_some() && changed.is_empty() {
             return Ok(());
         }
-        let json = kept.json(rows, |row| is_new || changed.contains(&row));
-        let names: Vec<String> = changed.iter().map(|&row| self.row_name(row)).collect();
-        let names = if is_new { "new".to_owned() } else { names.join(" ") };
-        self.changes(meta, owner.text(), &replicas, [&names, &json], drafts);
+        let is_chosen = |row: usize| before.is_none() || changed.contains(&row);
+        let change = ObjectChange {
+            changed: match before {
+                Some(_) => self.row_names(&changed),
+                // What the first list finds has not changed: it was there.
+                None if self.is_first_list() => String::new(),
+                None => "new".to_owned(),
+            },
+            json: kept.json(rows, is_chosen),
+            images: kept.images(rows),
+            replicas,
+            condition: telling(plain).filter(|_| {
+                rows.iter().position(|row| row.path == "status conditions").is_some_and(is_chosen)
+            }),
+        };
+        self.say_change(&plain.metadata, entry, &change, drafts);
         Ok(())
     }
 
-    fn row_name(&self, row: usize) -> String {
+    /// Whether the objects that come were there before anybody looked.
+    fn is_first_list(&self) -> bool {
+        self.list == 1 && self.floor == 0
+    }
+
+    /// The paths of rows; what concerns a template has its path, too.
+    fn row_names(&self, changed: &[usize]) -> String {
         let keep = self.resource.keep;
         let replicas = [self.resource.desired, self.resource.ready];
-        let path = keep.get(row).map(|keep| keep.path).or_else(|| replicas.get(row - keep.len()).copied());
-        match path {
-            Some(path) if !path.is_empty() => path.replace(' ', "."),
-            _ => "data".to_owned(),
+        let path = |row: usize| keep.get(row).map(|keep| keep.path).or_else(|| replicas.get(row - keep.len()).copied());
+        let mut names: Vec<String> = Vec::new();
+        for &row in changed {
+            let path = path(row).filter(|path| !path.is_empty()).unwrap_or("data");
+            if path.starts_with("spec template ") && names.iter().all(|name| name != "spec.template") {
+                names.push("spec.template".to_owned());
+            }
+            names.push(path.replace(' ', "."));
         }
+        names.dedup();
+        names.join(" ")
     }
 
     /// The events about a change: one, or more where the fields are many.
-    fn changes(
-        &self,
-        meta: &Meta,
-        owner: &str,
-        replicas: &Replicas,
-        [changed, json]: [&str; 2],
-        drafts: &mut Vec<Draft>,
-    ) {
+    fn say_change(&self, meta: &Meta, entry: &Entry, change: &ObjectChange<'_>, drafts: &mut Vec<Draft>) {
         let (uid, version) = (text(meta.uid.as_ref()), text(meta.resource_version.as_ref()));
-        let parts = parts_of(json);
+        let parts = parts_of(&change.json);
+        let (reason, message) = change.condition.map_or(("", ""), |condition| {
+            (text(condition.reason.as_ref()), text(condition.message.as_ref()))
+        });
         for (number_of_part, part) in parts.iter().enumerate() {
             let label = format!("object {number_of_part}");
             let draft = self.object_draft(meta, number(uid, version, &label));
             let draft = draft
                 .slot(meta.generation.unwrap_or(0))
-                .slot(replicas.desired)
-                .slot(replicas.ready)
+                .slot(change.replicas.desired)
+                .slot(change.replicas.ready)
                 .slot(0)
                 .slot(number_of_part as u64)
                 .slot(parts.len() as u64);
-            drafts.push(
+            let draft = draft
+                .field(fields::OBJECT_UID, uid)
+                .field(fields::NAMESPACE, entry.namespace.text())
+                .field(fields::OWNER, entry.owner.text())
+                .field(fields::REVISION, entry.revision.text());
+            let draft = if number_of_part == 0 {
                 draft
-                    .field(fields::OBJECT_UID, uid)
-                    .field(fields::NAMESPACE, text(meta.namespace.as_ref()))
-                    .field(fields::OWNER, owner)
-                    .field(fields::REVISION, &workload(self.resource.kind, meta).1)
-                    .field(fields::CHANGED, changed)
-                    .field(fields::SPEC, part),
-            );
+                    .field(fields::CHANGED, &change.changed)
+                    .field(fields::REASON, reason)
+                    .field(fields::IMAGE, cut(&change.images, TEXT_CUT_BYTES))
+                    .field(fields::MESSAGE, cut(message, TEXT_CUT_BYTES))
+            } else {
+                draft
+            };
+            drafts.push(draft.field(fields::SPEC, part));
         }
     }
 
@@ -464,8 +496,32 @@ impl Tracker {
     }
 }
 
-fn entry_before(before: Option<&Entry>) -> &[u32] {
-    before.map_or(&[], |before| &before.hashes)
+/// What an event says of an object.
+struct ObjectChange<'object> {
+    changed: String,
+    json: String,
+    images: String,
+    replicas: Replicas,
+    condition: Option<&'object Condition>,
+}
+
+/// The condition that says that a workload does not come to what is wanted.
+fn telling(plain: &Plain) -> Option<&Condition> {
+    let bad = [("Progressing", "False"), ("ReplicaFailure", "True"), ("Failed", "True"), ("ScalingActive", "False")];
+    let is = |condition: &&Condition| {
+        let said = (text(condition.kind.as_ref()), text(condition.status.as_ref()));
+        bad.contains(&said)
+    };
+    plain.status.conditions.as_deref().unwrap_or_default().iter().find(is)
+}
+
+/// The start of a text, in whole characters.
+fn cut(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// A lock in the old way, which is written every other second.
@@ -478,13 +534,9 @@ fn parts_of(json: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = json;
     while rest.len() > SPEC_PART_BYTES && parts.len() + 1 < SPEC_PARTS_MAX {
-        let mut end = SPEC_PART_BYTES;
-        while !rest.is_char_boundary(end) {
-            end -= 1;
-        }
-        let (part, behind) = rest.split_at(end);
+        let part = cut(rest, SPEC_PART_BYTES);
         parts.push(part);
-        rest = behind;
+        rest = &rest[part.len()..];
     }
     parts.push(rest);
     parts
