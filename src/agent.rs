@@ -171,7 +171,7 @@ impl Agent {
                 ledger_report,
             },
         )?;
-        let collecting = engine.collectors() > 0 || has_rings;
+        let collecting = has_rings || is_collecting(&shared, engine.collectors());
         if let Some(error) = verdict(&shared, unavailable, ebpf_failure, collecting) {
             counters.detach();
             // What the threads say now adds nothing to the reason.
@@ -268,6 +268,15 @@ fn own_collectors(settings: &Settings, health: &Health) -> Vec<CollectorInfo> {
     }
     let wanted = COLLECTORS.iter().filter(|info| settings.collectors[info.source as usize] != Switch::Off);
     wanted.copied().collect()
+}
+
+/// Whether one of so many collectors with threads of their own has something to collect: one that waits for it does not
+/// count.
+fn is_collecting(shared: &Shared, collectors: usize) -> bool {
+    let (health, settings) = (shared.health.collectors(), shared.live.load());
+    let wanted = COLLECTORS.iter().filter(|info| settings.collectors[info.source as usize] != Switch::Off);
+    let waiting = wanted.filter_map(|info| health.get(info.source.name()));
+    collectors > waiting.filter(|health| health.state == State::Disabled).count()
 }
 
 /// Says how the collectors are that cannot run, and whether the agent has to end for one of them.

@@ -8,6 +8,7 @@
 
 pub mod ebpf;
 pub mod journald;
+pub mod kubernetes;
 pub mod stretches;
 
 use std::path::PathBuf;
@@ -84,4 +85,4 @@ pub struct CollectorInfo {
 }
 
 /// Every collector with a thread of its own.
-pub const COLLECTORS: &[CollectorInfo] = &[];
+pub const COLLECTORS: &[CollectorInfo] = &[kubernetes::INFO];

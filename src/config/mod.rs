@@ -51,6 +51,17 @@ pub enum Latency {
     Low,
 }
 
+/// How much of a Kubernetes cluster an agent watches (`--k8s-scope`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterScope {
+    /// Its own node, and the whole cluster while it holds the Lease.
+    Elect,
+    /// Its own node.
+    Node,
+    /// The whole cluster.
+    All,
+}
+
 /// The checked settings. Field names are those of the flags and of the configuration file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -72,6 +83,14 @@ pub struct Settings {
     pub socket: PathBuf,
     /// Where the agent keeps its identity and epoch.
     pub state_dir: PathBuf,
+    /// Where the cluster is described: files, separated by colons; empty: the user's, or the pod's service account.
+    pub kubeconfig: String,
+    /// The context of the kubeconfig; empty: its current one.
+    pub context: String,
+    /// The name of this node in Kubernetes; empty: the host's name.
+    pub node_name: String,
+    /// How much of the cluster is watched.
+    pub k8s_scope: ClusterScope,
     /// All BPF ring memory together, bytes; 64 KiB to 4 GiB.
     pub ring_bytes: u64,
     /// Batches kept for resending until they are acked, bytes; 1 MiB to 1 GiB.
@@ -209,6 +228,10 @@ impl Default for Settings {
             grpc_insecure: true,
             socket: "/run/tapio/collector.sock".into(),
             state_dir: "/var/lib/tapio".into(),
+            kubeconfig: String::new(),
+            context: String::new(),
+            node_name: String::new(),
+            k8s_scope: ClusterScope::Elect,
             ring_bytes: 16 << 20,
             window_bytes: 16 << 20,
             latency: Latency::Normal,

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::values::{self, Read, written, written_bytes, written_pairs, written_percent};
-use super::{Correlation, JournalText, Latency, Settings, Switch};
+use super::{ClusterScope, Correlation, JournalText, Latency, Settings, Switch};
 use crate::collector::ebpf::PROBES;
 use crate::engine::placement::SHARDS_MAX;
 use crate::event::Source;
@@ -171,6 +171,8 @@ const CORRELATIONS: [(&str, Correlation); 2] =
     [("semantic", Correlation::Semantic), ("basic", Correlation::Basic)];
 const JOURNAL_TEXTS: [(&str, JournalText); 2] =
     [("full", JournalText::Full), ("pattern", JournalText::Pattern)];
+const SCOPES: [(&str, ClusterScope); 3] =
+    [("elect", ClusterScope::Elect), ("node", ClusterScope::Node), ("all", ClusterScope::All)];
 const LATENCIES: [(&str, Latency); 2] = [("normal", Latency::Normal), ("low", Latency::Low)];
 
 /// The name of a value.
@@ -273,6 +275,36 @@ pub const OPTIONS: &[Opt] = &[
         "where the agent keeps its identity and its positions",
         |s, v| put(&mut s.state_dir, values::path(v)),
         |s| s.state_dir.display().to_string(),
+    ),
+    opt(
+        "kubeconfig",
+        Form::Text("FILE"),
+        "where the cluster is described; empty: ~/.kube/config, or the service account of the pod",
+        |s, v| put(&mut s.kubeconfig, values::text_or_nothing(v)),
+        |s| s.kubeconfig.clone(),
+    )
+    .also(&[shared("KUBECONFIG")]),
+    opt(
+        "context",
+        Form::Text("NAME"),
+        "the context of the kubeconfig; empty: its current one",
+        |s, v| put(&mut s.context, values::text_or_nothing(v)),
+        |s| s.context.clone(),
+    ),
+    opt(
+        "node-name",
+        Form::Text("NAME"),
+        "this node's name in Kubernetes; empty: the host's name",
+        |s, v| put(&mut s.node_name, values::text_or_nothing(v)),
+        |s| s.node_name.clone(),
+    )
+    .also(&[shared("NODE_NAME")]),
+    opt(
+        "k8s-scope",
+        Form::Text("SCOPE"),
+        "what of the cluster is watched: `node`, `all`, or `elect`: this node, and the rest while no other agent does",
+        |s, v| put(&mut s.k8s_scope, values::one_of(v, &SCOPES)),
+        |s| name_of(&SCOPES, &s.k8s_scope),
     ),
     opt(
         "ring-bytes",

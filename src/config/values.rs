@@ -218,6 +218,12 @@ pub(super) fn text(text: &str) -> Read<String> {
     if text.trim().is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
 }
 
+/// Any text, also none.
+#[expect(clippy::unnecessary_wraps, reason = "the form that the table of settings needs")]
+pub(super) fn text_or_nothing(text: &str) -> Read<String> {
+    Ok(text.trim().into())
+}
+
 /// An address to listen at; an empty text is none.
 pub(super) fn listen(text: &str) -> Read<Option<SocketAddr>> {
     if text.is_empty() {

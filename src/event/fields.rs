@@ -41,8 +41,9 @@ names! {
     EXE = "EXE";
     /// A command name.
     COMM = "COMM";
-    /// Why something is missing: `rate_limit`, `kernel_missed`, `reconnect`, `overflow`, or what a reader of journal
-    /// files met: `journal_cursor_gone`, `journal_vacuumed` and others.
+    /// Why something is missing: `rate_limit`, `kernel_missed`, `reconnect`, `overflow`, what a reader of journal files
+    /// met: `journal_cursor_gone`, `journal_vacuumed` and others, or of a watch: `expired`, `too_large`, `unreadable`,
+    /// `takeover`.
     CAUSE = "CAUSE";
     /// What an entry of the journal means, where its `MESSAGE_ID` or the kernel's words say so: `unit_failed`.
     MEANING = "MEANING";
@@ -132,7 +133,8 @@ names! {
     OOM_POLICY = "OOM_POLICY";
     /// The file of a unit.
     FRAGMENT_PATH = "FRAGMENT_PATH";
-    /// The state of a manager: `running`, `reloading`, `reloaded`, `lost`, `resynced`, `started`.
+    /// The state of a manager: `running`, `reloading`, `reloaded`, `lost`, `resynced`, `started`; or of a container:
+    /// `waiting`, `running`, `terminated`.
     STATE = "STATE";
     /// A mount point.
     MOUNT = "MOUNT";
@@ -148,6 +150,8 @@ names! {
     CONTAINER = "CONTAINER";
     /// The id of a container, without the runtime's scheme.
     CONTAINER_ID = "CONTAINER_ID";
+    /// What a container is besides an ordinary one: `init`, `ephemeral`.
+    CONTAINER_TYPE = "CONTAINER_TYPE";
     /// An image reference.
     IMAGE = "IMAGE";
     /// The name of a node.
@@ -164,8 +168,13 @@ names! {
     OWNER = "OWNER";
     /// The revision of a workload that an object belongs to: the hash of its pod template.
     REVISION = "REVISION";
-    /// What changed: names of fields, separated by spaces.
+    /// What changed: paths of fields, separated by spaces; `new` and `deleted` for the object itself.
     CHANGED = "CHANGED";
+    /// The fields of an object that others are compared with: their values by path, as JSON. All of them when the object
+    /// is new, later those that changed. Long ones come in the parts that the slots say.
+    SPEC = "SPEC";
+    /// The type of a Kubernetes Event: `Normal`, `Warning`.
+    TYPE = "TYPE";
     /// Who reported a Kubernetes Event.
     COMPONENT = "COMPONENT";
     /// The type of a condition; with `STATUS`.
@@ -176,6 +185,10 @@ names! {
     ADDRESSES = "ADDRESSES";
     /// Host names or addresses with ports, separated by spaces.
     PORTS = "PORTS";
+    /// Names of the pods behind a service that are ready, separated by spaces.
+    PODS = "PODS";
+    /// Names of the pods behind a service that are not ready, separated by spaces.
+    PODS_NOT_READY = "PODS_NOT_READY";
     /// The kind of Kubernetes object that a watch is for.
     RESOURCE = "RESOURCE";
 }
