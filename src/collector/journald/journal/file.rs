@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::gap::{Cause, Gaps};
-use super::layout::{ENTRY_BYTES_MIN, EntryHead, Layout};
+use super::layout::{ENTRY_BYTES_MIN, EntryHead, Layout, State};
 use super::place::{Look, Place};
 use super::values::Pages;
 use crate::sys::Map;
@@ -81,7 +81,7 @@ impl File {
             inode: (0, 0),
             handle: None,
             bytes_expected: layout.file_bytes(&map),
-            is_final: layout.is_archived(&map),
+            is_final: layout.state(&map) == State::Archived,
             entries: layout.entries(&map).unwrap_or(0),
             map,
             layout,
@@ -120,10 +120,15 @@ impl File {
         while self.head.is_none() {
             let Some(count) = self.layout.entries(&self.map) else { return false };
             self.entries = self.entries.max(count);
-            match self.place.look(&self.layout, &self.map, count, self.is_final) {
+            let settled = self.place.is_broken() && self.is_settled();
+            match self.place.look(&self.layout, &self.map, count, settled) {
                 Look::Entry(head) => self.head = Some(head),
-                Look::End if self.is_final && self.place.index() < count => {
-                    let lost = self.place.give_up(count);
+                Look::End if self.place.is_broken() && self.place.index() < count => {
+                    // The last one may still be being written.
+                    let lost = self.place.give_up(if settled { count } else { count - 1 });
+                    if lost == 0 {
+                        return false;
+                    }
                     self.count(gaps, lost);
                 }
                 Look::End if !self.map.is_cut() => return false,
@@ -137,6 +142,11 @@ impl File {
             }
         }
         true
+    }
+
+    /// Whether nobody is writing to it now.
+    fn is_settled(&self) -> bool {
+        self.is_final || self.layout.state(&self.map) != State::Online
     }
 
     /// Whether what is at the place may look better after the file was mapped anew: it has grown, or was cut. Says so
@@ -172,7 +182,7 @@ impl File {
     /// Looks at what may have changed: whether it will be written any more, and whether it was cut.
     pub(super) fn refresh(&mut self, gaps: &mut Gaps) {
         let links = self.handle.as_ref().and_then(|handle| handle.metadata().ok()).map(|file| file.nlink());
-        self.is_final |= links == Some(0) || self.layout.is_archived(&self.map);
+        self.is_final |= links == Some(0) || self.layout.state(&self.map) == State::Archived;
         if self.map.is_cut() || (self.bytes() < self.map.len()) {
             self.head = None;
             self.remap(gaps);

@@ -149,23 +149,23 @@ impl Files {
         }
         let mut first: Option<(usize, Key)> = None;
         let mut second: Option<Key> = None;
-        for (index, member) in self.members.iter_mut().enumerate() {
-            let Some(head) = member.file.head() else { continue };
-            let key = Key::new(member.file.layout.seqnum_id, head);
-            match &first {
-                Some((_, best)) => match key.compare(best) {
-                    Ordering::Less => {
-                        second = Some(*best);
+        for (index, Member { file, .. }) in self.members.iter_mut().enumerate() {
+            while let Some(head) = file.head() {
+                let key = Key::new(file.layout.seqnum_id, head);
+                match first.as_ref().map(|(_, best)| (key.compare(best), *best)) {
+                    Some((Ordering::Equal, _)) => {
+                        file.consume();
+                        file.advance(&mut self.gaps);
+                        continue;
+                    }
+                    Some((Ordering::Greater, _)) => second = earlier(second, key),
+                    Some((Ordering::Less, best)) => {
+                        second = Some(best);
                         first = Some((index, key));
                     }
-                    Ordering::Equal => member.file.consume(),
-                    Ordering::Greater => {
-                        if second.is_none_or(|second| key.compare(&second) == Ordering::Less) {
-                            second = Some(key);
-                        }
-                    }
-                },
-                None => first = Some((index, key)),
+                    None => first = Some((index, key)),
+                }
+                break;
             }
         }
         let (index, _) = first?;
@@ -370,6 +370,10 @@ impl Files {
         // Places in the list have changed.
         self.turn = Turn::default();
     }
+}
+
+fn earlier(known: Option<Key>, key: Key) -> Option<Key> {
+    known.filter(|known| known.compare(&key) != Ordering::Greater).or(Some(key))
 }
 
 /// Goes to the first entry of a file that is to be read.

@@ -18,7 +18,16 @@ const COMPRESSED_ZSTD: u32 = 1 << 3;
 const COMPACT: u32 = 1 << 4;
 const KNOWN: u32 = COMPRESSED_XZ | COMPRESSED_LZ4 | KEYED_HASH | COMPRESSED_ZSTD | COMPACT;
 
-const STATE_ARCHIVED: u8 = 2;
+/// What a file says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Closed, and to be opened again.
+    Offline,
+    /// Being written, or left by a writer that was killed.
+    Online,
+    /// Not to be written any more.
+    Archived,
+}
 
 /// Offsets in the header of what changes while the file is written.
 const STATE: u64 = 16;
@@ -143,9 +152,13 @@ impl Layout {
         Ok(Self { compact: flags & COMPACT != 0, header_bytes, file_id: ids.0, seqnum_id: ids.1 })
     }
 
-    /// Whether nobody will write to the file any more.
-    pub(super) fn is_archived(&self, map: &Map) -> bool {
-        map.word(STATE).is_some_and(|word| word.to_le_bytes()[0] == STATE_ARCHIVED)
+    /// Whether it is being written.
+    pub(super) fn state(&self, map: &Map) -> State {
+        match map.word(STATE).map(u64::to_le_bytes) {
+            Some([0, ..]) => State::Offline,
+            Some([2, ..]) => State::Archived,
+            _ => State::Online,
+        }
     }
 
     /// How many entries there are, with all they consist of.

@@ -51,11 +51,11 @@ impl Place {
         self.scan.is_some()
     }
 
-    /// What is here, in a file of `count` entries that nobody writes to any more if it `is_final`.
+    /// What is here, in a file of `count` entries. Nobody is writing to it now if it is `settled`.
     #[inline]
-    pub(super) fn look(&mut self, layout: &Layout, map: &Map, count: u64, is_final: bool) -> Look {
+    pub(super) fn look(&mut self, layout: &Layout, map: &Map, count: u64, settled: bool) -> Look {
         if self.scan.is_some() {
-            return self.look_around(layout, map, is_final);
+            return self.look_around(layout, map, settled);
         }
         if self.index >= count {
             return Look::End;
@@ -114,8 +114,8 @@ impl Place {
 
     /// Looks for the next entry behind the last one.
     #[cold]
-    fn look_around(&mut self, layout: &Layout, map: &Map, is_final: bool) -> Look {
-        let limit = if is_final { map.len() } else { layout.tail_object(map).min(map.len()) };
+    fn look_around(&mut self, layout: &Layout, map: &Map, settled: bool) -> Look {
+        let limit = if settled { map.len() } else { layout.tail_object(map).min(map.len()) };
         let mut at = self.scan.unwrap_or(0).max(layout.header_bytes);
         while at < limit {
             let end = layout.object_end(map, at);
