@@ -63,6 +63,8 @@ reasons! {
         ShutdownDeadline = "shutdown_deadline",
         /// The spool was at its limit, or its disk failed.
         SpoolFull = "spool_full",
+        /// Egress broke down while it held the event.
+        WorkerPanic = "worker_panic",
     }
 }
 
@@ -123,6 +125,14 @@ impl Ledger {
     #[must_use]
     pub fn source(&self, source: Source) -> &SourceLedger {
         &self.sources[source as usize]
+    }
+
+    /// Counts what egress held as given up. Call it when egress is gone and nobody writes any more.
+    pub fn drop_held(&self, reason: Dropped) {
+        for source in &self.sources {
+            let held = source.held.swap(0, Ordering::Relaxed);
+            source.drop_events(reason, u64::try_from(held).unwrap_or(0));
+        }
     }
 
     /// The counters of every source, read so that their sums agree: from the end of the path to its beginning, since

@@ -18,7 +18,8 @@ use tonic::transport::{ClientTlsConfig, Endpoint};
 use super::batch::Sealed;
 use super::window::{Settled, Window};
 use crate::engine::queue::BatchReceiver;
-use crate::engine::worker::{PANICS_MAX, panic_message};
+use crate::engine::worker::{End, PANICS_MAX, RECOVERED, panic_message};
+use crate::event::Source;
 use crate::health::Health;
 use crate::ledger::{Dropped, Ledger};
 use crate::proto::collector_service_client::CollectorServiceClient;
@@ -345,15 +346,21 @@ impl Stream {
     }
 }
 
-/// Runs the stream to its end. When it panics, the window is kept, the panic counted, and the stream starts again.
-pub fn supervise(runtime: &tokio::runtime::Runtime, mut stream: Stream, health: &Health) {
-    for _ in 0..PANICS_MAX {
+/// Runs the stream to its end. When it panics, the window is kept, the panic counted, and the stream starts again;
+/// after [`PANICS_MAX`] panics in a row it is broken, and what it holds is lost with the agent.
+pub fn supervise(runtime: &tokio::runtime::Runtime, mut stream: Stream, health: &Health) -> End {
+    let mut panics = 0;
+    while panics < PANICS_MAX {
+        let started = Instant::now();
         let run = AssertUnwindSafe(|| runtime.block_on(stream.run()));
-        let Err(payload) = catch_unwind(run) else { return };
+        let Err(payload) = catch_unwind(run) else { return End::Finished };
+        panics = if started.elapsed() > RECOVERED { 1 } else { panics + 1 };
         let message = panic_message(&*payload);
         health.worker_replaced("egress", &message);
         tracing::error!("egress panicked and was replaced; its batches are kept: {message}");
     }
+    tracing::error!("egress panicked {panics} times and is given up: please report the message above");
+    End::Broken
 }
 
 fn lock(report: &Mutex<StreamReport>) -> std::sync::MutexGuard<'_, StreamReport> {

@@ -39,7 +39,7 @@ use crate::egress::stream::{self, StreamReport};
 use crate::entity::EntityTable;
 use crate::event::Source;
 use crate::health::Health;
-use crate::ledger::Ledger;
+use crate::ledger::{Dropped, Ledger};
 use crate::proto::{Hello, LedgerReport};
 use crate::sys::Ring;
 use queue::QueueCounters;
@@ -118,10 +118,11 @@ pub struct Engine {
     collectors: Vec<JoinHandle<End>>,
     stop_collectors: watch::Sender<bool>,
     shards: Vec<JoinHandle<End>>,
-    egress: JoinHandle<()>,
+    egress: JoinHandle<End>,
     stop: Arc<AtomicBool>,
     wake: Arc<Notify>,
     deadline: watch::Sender<Option<Instant>>,
+    ledger: Arc<Ledger>,
     /// What status and metrics read.
     pub reports: Arc<Reports>,
 }
@@ -244,7 +245,8 @@ pub fn start<Inspect: shard::Inspect>(
         Some(rings) => spawn_drains(shared, &placement.drains, rings, ports.collect(), &signals)?,
         None => Vec::new(),
     };
-    Ok(Engine { drains, collectors, stop_collectors, shards, egress, stop, wake, deadline, reports })
+    let ledger = Arc::clone(&shared.ledger);
+    Ok(Engine { drains, collectors, stop_collectors, shards, egress, stop, wake, deadline, ledger, reports })
 }
 
 /// Makes the two queues from one producer to one shard.
@@ -324,7 +326,7 @@ fn spawn_egress(
     placement: &placement::Placement,
     parts: stream::Parts,
     health: &Arc<Health>,
-) -> Result<JoinHandle<()>, StartError> {
+) -> Result<JoinHandle<End>, StartError> {
     let failed = |error| StartError::Thread("egress".into(), error);
     let core = placement.egress;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -334,7 +336,7 @@ fn spawn_egress(
         .name("egress".into())
         .spawn(move || {
             core_affinity::set_for_current(core_affinity::CoreId { id: core });
-            stream::supervise(&runtime, stream, &health);
+            stream::supervise(&runtime, stream, &health)
         })
         .map_err(failed)
 }
@@ -390,8 +392,9 @@ impl Engine {
         }
         // The queues are abandoned now; egress looks again.
         self.wake.notify_one();
-        if self.egress.join().is_err() {
+        if !matches!(self.egress.join(), Ok(End::Finished)) {
             stopped = Stopped::Broken;
+            self.ledger.drop_held(Dropped::WorkerPanic);
         }
         stopped
     }

@@ -512,3 +512,76 @@ fn a_panicking_shard_costs_the_others_nothing() {
     let dropped: u64 = row.dropped.iter().map(|count| count.load(Ordering::Relaxed)).sum();
     assert_eq!((row.held.load(Ordering::Relaxed), dropped), (0, enriched));
 }
+
+/// A tapio-server of this process that keeps nothing; it ends with the sender.
+fn null_server() -> (std::net::SocketAddr, tokio::sync::oneshot::Sender<()>) {
+    use crate::server::options::Options;
+    use clap::Parser;
+    let free = ["tapio-server", "--store=null", "--grpc-listen=127.0.0.1:0", "--http-listen=127.0.0.1:0"];
+    let (address_out, address) = std::sync::mpsc::sync_channel(1);
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let options = Options::parse_from(free);
+            let server = crate::server::serve::Bound::new(&options).await.expect("free ports");
+            address_out.send(server.grpc_address().expect("bound")).expect("somebody waits");
+            let _ended = server.serve(async { drop(stopped.await) }).await;
+        });
+    });
+    (address.recv_timeout(Duration::from_secs(30)).expect("it listens"), stop)
+}
+
+/// Scenario: egress panics whenever it is connected, with events on their way.
+/// Guarantees: it is given up after the bound; the engine is broken and says so, its stop ends, and every event is
+/// acked or counted as dropped.
+#[test]
+fn a_broken_egress_breaks_the_engine() {
+    const EVENTS: u32 = 500;
+    let (server, stop_server) = null_server();
+    let (bulk, producer) = ring(1 << 15);
+    let (urgent, _urgent_producer) = ring(1 << 9);
+    let settings = Settings { server: server.to_string(), ..Settings::default() };
+    let shared = Shared {
+        live: Arc::new(Live::from_pointee(settings)),
+        ledger: Arc::new(Ledger::default()),
+        health: Arc::new(Health::default()),
+    };
+    let id = || bytes::Bytes::from_static(&[7; 16]);
+    let engine = super::start(
+        &shared,
+        super::Parts {
+            rings: Some(super::Rings {
+                bulk: vec![(0, bulk)],
+                urgent,
+                awake: Box::new(|_| Box::new(NeverAwake)),
+            }),
+            collectors: Vec::new(),
+            unavailable: &mut |_, _| {},
+            hello: Hello { agent_id: id(), boot_id: id(), epoch: 1, ..Hello::default() },
+            entities: Box::new(|| EntityTable::new([7; 16], 64, Box::new(NoHost))),
+            inspect: Box::new(|| shard::NoInspect),
+            ledger_report: Box::new(|_| panic!("injected")),
+        },
+    )
+    .expect("threads");
+    for sequence in 0..EVENTS {
+        let at = producer.reserve(7).expect("a ring for all of them");
+        producer.commit(at, &event(sequence.into(), 2, sequence, false), 0);
+    }
+    for _ in 0..3000 {
+        if engine.is_broken() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(engine.is_broken(), "{} panics", shared.health.workers_replaced.load(Ordering::Relaxed));
+    assert_eq!(shared.health.workers_replaced.load(Ordering::Relaxed), u64::from(super::worker::PANICS_MAX));
+    assert_eq!(engine.stop(Duration::from_secs(60)), super::Stopped::Broken);
+    let row = shared.ledger.source(Source::Ebpf);
+    let dropped: u64 = row.dropped.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+    assert_eq!(row.held.load(Ordering::Relaxed), 0);
+    assert_eq!(row.enriched.load(Ordering::Relaxed), u64::from(EVENTS));
+    assert_eq!(row.acked.load(Ordering::Relaxed) + dropped, u64::from(EVENTS));
+    drop(stop_server);
+}

@@ -221,6 +221,44 @@ fn live_no_btf_is_said() {
     }
 }
 
+/// Scenario: a host on which neither tracefs nor debugfs is mounted.
+/// Guarantees: `doctor` finds it ready, every probe is attached as where they are, and events arrive.
+#[test]
+fn live_tracefs_is_not_needed() {
+    if !geteuid().is_root() {
+        return skipped("live_tracefs_is_not_needed", "needs root, to unmount file systems");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&folder.path().join("server"), &[]);
+    let script = "for at in $(awk '$3 == \"tracefs\" || $3 == \"debugfs\" { print $2 }' /proc/mounts | tac); do umount -l $at; done
+        ! grep -qE ' (tracefs|debugfs) ' /proc/mounts && test ! -e /sys/kernel/tracing/events && exec \"$@\"";
+    let without = || {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_tapio-collector")]);
+        command.env("NO_COLOR", "1");
+        command
+    };
+    let output = without().arg("doctor").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("probe process"), "{text}");
+    let probes = |command: &mut Command| {
+        let mut running = Running::start(command.args(flags(folder.path(), server.grpc)));
+        running.line_with("runs");
+        assert!(Command::new("/bin/true").status().unwrap().success());
+        let probes = status(folder.path())["collectors"]["ebpf"]["probes"].clone();
+        running.send(Signal::TERM);
+        let last = running.line_with("Status: Events=");
+        assert!(last.trim_end().ends_with("lost=0, ledger=closed"), "{last}");
+        assert_eq!(running.wait(), Some(0));
+        probes
+    };
+    assert_eq!(probes(&mut without()), probes(&mut agent()));
+    row_when(&server, "all is stored", |row| row["connected"] == false);
+    let execs = server.json("/api/v1/events?kind=process_exec&limit=1000");
+    assert!(execs.as_array().unwrap().iter().any(|event| event["text"] == "/bin/true"), "{execs}");
+}
+
 /// Scenario: a state directory that is read-only, and one on a full disk.
 /// Guarantees: one notice with the reason and the remedy; the agent runs and delivers all the same.
 #[test]
