@@ -199,9 +199,9 @@ pub(super) fn since(text: &str) -> Read<Option<Since>> {
     }
     let ago = humantime::parse_duration(text).map(Since::Ago);
     let at = || humantime::parse_rfc3339(text).map(Since::At);
-    ago.or_else(|_| at()).map(Some).map_err(|_| {
-        "must be a time such as 2h, or a point in time such as 2026-11-24T18:00:00Z".to_owned()
-    })
+    ago.or_else(|_| at())
+        .map(Some)
+        .map_err(|_| "must be a time such as 2h, or a point in time such as 2026-11-24T18:00:00Z".to_owned())
 }
 
 /// The text of that.

@@ -18,8 +18,8 @@ use super::worker::Worker;
 use super::{Lane, Live};
 use crate::clock;
 use crate::egress::batch::{BatchBuilder, Sealed, Sequences};
-use crate::entity::{Entity, EntityStats, EntityTable};
 use crate::egress::window::Settled;
+use crate::entity::{Entity, EntityStats, EntityTable};
 use crate::event::{COARSE_TIME, Event, KINDS, Source, is_before_boot};
 use crate::ledger::{Dropped, Ledger, Shed};
 
