@@ -6,7 +6,7 @@
 
 use super::Detector;
 use super::bounded::Bounded;
-use super::fact::{Fact, FactKind, KeyKind, Subject};
+use super::fact::{Fact, FactKind, KeyKind};
 use super::objects::pull_failure;
 use super::seen::{Seen, with_text};
 use crate::event::{Kind, fields};
@@ -85,17 +85,15 @@ impl Containers {
     fn container(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>) {
         let reason = seen.field(fields::REASON);
         let (exit_code, signal) = (seen.signed("exit_code"), seen.number("signal"));
-        let (started, finished) = (seen.number("started_unix_s"), seen.number("finished_unix_s"));
-        let restarts = seen.number("restarts");
+        let (started, restarts) = (seen.number("started_unix_s"), seen.number("restarts"));
         self.relate(seen, out);
-        if finished > 0 || seen.number("terminated") == 1 {
+        if seen.number("terminated") == 1 {
             self.end(seen, &reason, (exit_code, signal), out);
-        } else if started > 0 && reason.is_empty() {
+        } else if seen.field(fields::STATE) == "running" {
             let key = (seen.owner.key, started);
             if self.ends.get(&key).is_none() {
                 self.ends.insert(key, ());
-                let fact = seen.fact(FactKind::ContainerStarted).with("restarts", restarts);
-                out.push(seen.at_unix_s(fact, started));
+                out.push(seen.fact(FactKind::ContainerStarted).with("restarts", restarts));
             }
         } else if let Some(kind) = waiting(&reason) {
             let name = format!("{} {}", seen.subject(), kind.name());
@@ -122,15 +120,10 @@ impl Containers {
             return;
         }
         self.ends.insert(key, ());
-        let restarts = seen.number("restarts");
         if let Some(kind) = terminated(reason, exit_code, signal) {
             let fact = seen.with_message(detailed(seen, kind)).with("exit_code", exit_code);
             let fact = if signal > 0 { fact.with("signal", signal) } else { fact };
-            out.push(seen.at_unix_s(fact, finished));
-        }
-        if seen.number("terminated") == 1 && restarts > 0 {
-            let fact = detailed(seen, FactKind::ContainerRestart).with("exit_code", exit_code);
-            out.push(seen.at_unix_s(fact, finished));
+            out.push(fact);
         }
     }
 
@@ -139,11 +132,7 @@ impl Containers {
         let (deleted, reason) = (seen.number("deleted_unix_s"), seen.field(fields::REASON));
         if deleted > 0 {
             let fact = seen.fact(FactKind::RequestedStop).with("by", "deletion");
-            let grace = seen.number("grace_s");
-            let mut fact = seen.at_unix_s(fact.with("grace_s", grace), deleted.saturating_sub(grace));
-            // A pod is not gone before its grace has passed.
-            fact.until_ns = fact.until_ns.max(seen.time_ns());
-            out.push(fact);
+            out.push(fact.with("grace_s", seen.number("grace_s")));
         }
         match &*reason {
             "Evicted" => out.push(seen.with_message(detailed(seen, FactKind::Evicted))),
@@ -189,14 +178,6 @@ fn detailed(seen: &Seen<'_>, kind: FactKind) -> Fact {
     let restarts = seen.number("restarts");
     let fact = with_text(seen.fact(kind), "reason", &seen.field(fields::REASON));
     if restarts > 0 { fact.with("restarts", restarts) } else { fact }
-}
-
-/// The container that a Kubernetes Event is about, if its path says so.
-pub(super) fn container_subject(seen: &Seen<'_>) -> Option<Subject> {
-    let (namespace, pod, container) =
-        (seen.field(fields::NAMESPACE), seen.field(fields::POD), seen.field(fields::CONTAINER));
-    (!pod.is_empty() && !container.is_empty())
-        .then(|| Subject::new("container", format!("{namespace}/{pod}/{container}")))
 }
 
 #[cfg(test)]

@@ -7,10 +7,10 @@
 //! - Signals within one unit or container are its own affair, those to interactive sessions are people's.
 //! - What the kernel itself sends (code `SI_KERNEL`) is no fact here: only the OOM killer's own record names a victim.
 
+use super::Detector;
 use super::bounded::Bounded;
 use super::fact::{Fact, FactKind};
 use super::seen::{Seen, with_path};
-use super::{Detector, text};
 use crate::entity::cgroup;
 use crate::entity::{EntityKind, Manager};
 use crate::event::Kind;
@@ -347,25 +347,6 @@ fn is_watched(seen: &Seen<'_>) -> bool {
         EntityKind::Unit => is_service_unit(&seen.owner.unit),
         _ => true,
     }
-}
-
-/// A line of the kernel: `comm[pid]: segfault at ...`.
-pub(super) fn crash_line(seen: &Seen<'_>, line: &str) -> Option<Fact> {
-    let rest = line.strip_prefix("traps: ").unwrap_or(line);
-    let (comm, behind) = rest.split_once('[')?;
-    let (pid, what) = behind.split_once(']')?;
-    let pid: u64 = pid.parse().ok()?;
-    let known = [": segfault at", " general protection", " trap ", ": bad frame"];
-    if comm.len() > 15 || !known.iter().any(|known| what.starts_with(known)) {
-        return None;
-    }
-    let subject = super::Subject::new("process", format!("{comm}[{pid}]"));
-    let fact = seen.bare(FactKind::Crash, subject).key(super::KeyKind::Pid, pid.to_string());
-    let fact = fact.with("signal", 11_u64).with("comm", comm).with("pid", pid).with("text", text::cut(line));
-    Some(match text::until(what, "segfault at ", &[' ']) {
-        Some(address) => fact.with("address", address),
-        None => fact,
-    })
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use super::Detector;
 use super::bounded::{Bounded, Throttle};
 use super::fact::{Fact, FactKind, KeyKind, Subject};
 use super::seen::{Seen, with_text};
-use super::text::until;
 use crate::event::{Kind, fields};
 
 /// Devices remembered, at most.
@@ -60,10 +59,9 @@ impl Detector for Disks {
             Kind::BlockError => self.error(seen, out),
             Kind::BlockLatency => self.latency(seen, out),
             Kind::FilesystemUsage => self.mount(seen, out),
-            Kind::LogRecord if seen.field(fields::TRANSPORT) == "kernel" => {
-                let line = seen.field(fields::MESSAGE);
-                if let Some((kind, device)) = disk_line(&line) {
-                    out.extend(self.logged(kind, device, seen));
+            Kind::LogRecord => {
+                if let Some(kind) = classify(&seen.field(fields::MEANING)) {
+                    out.extend(self.logged(kind, &seen.field(fields::DEVICE), seen));
                 }
             }
             _ => {}
@@ -80,28 +78,13 @@ fn device_name(device: u64) -> String {
     format!("{}:{}", device >> 20, device & 0xf_ffff)
 }
 
-/// Which device the kernel complains about, and of what.
-fn disk_line(line: &str) -> Option<(FactKind, &str)> {
-    let word = |mark, ends: &[char]| until(line, mark, ends).filter(|word| !word.is_empty());
-    if line.contains("Remounting filesystem read-only") {
-        // "EXT4-fs (sdb1): Remounting filesystem read-only"
-        return Some((FactKind::ReadOnlyFilesystem, word("(", &[')', ' '])?));
+/// What a line of the kernel's log with this meaning says of its device.
+fn classify(meaning: &str) -> Option<FactKind> {
+    match meaning {
+        "io_error" | "filesystem_error" => Some(FactKind::IoError),
+        "read_only" | "filesystem_shutdown" => Some(FactKind::ReadOnlyFilesystem),
+        _ => None,
     }
-    if line.starts_with("XFS (")
-        && (line.contains("hutting down filesystem") || line.contains("has been shut down"))
-    {
-        return Some((FactKind::ReadOnlyFilesystem, word("XFS (", &[')'])?));
-    }
-    if line.contains("I/O error, dev ") {
-        return Some((FactKind::IoError, word("I/O error, dev ", &[',', ' '])?));
-    }
-    if line.contains("-fs error (device ") {
-        return Some((FactKind::IoError, word("-fs error (device ", &[')', ' '])?));
-    }
-    if line.contains("Buffer I/O error on dev ") {
-        return Some((FactKind::IoError, word("Buffer I/O error on dev ", &[',', ' '])?));
-    }
-    None
 }
 
 impl Disks {
@@ -164,7 +147,11 @@ impl Disks {
         let fact = seen.bare(kind, Subject::new("device", device)).key(KeyKind::Device, device);
         // A partition fails because its disk does.
         let fact = fact.key(KeyKind::Device, disk_of(device)).with("count", count);
-        Some(seen.with_message(fact))
+        Some(with_text(
+            seen.with_message(fact),
+            "operation",
+            &seen.field(fields::OPERATION).to_ascii_lowercase(),
+        ))
     }
 }
 
@@ -188,23 +175,10 @@ fn disk_of(device: &str) -> &str {
 mod tests {
     use super::*;
 
-    /// Scenario: lines of the kernel about devices, and one that is about none.
-    /// Guarantees: what, and of which device; the disk of each partition.
+    /// Scenario: partitions and disks of every naming scheme.
+    /// Guarantees: the disk of each.
     #[test]
-    fn lines_about_disks() {
-        for (line, expected) in [
-            ("I/O error, dev sdb, sector 2048 op 0x1:(WRITE) flags 0x800", Some((FactKind::IoError, "sdb"))),
-            ("blk_update_request: I/O error, dev nvme0n1, sector 9", Some((FactKind::IoError, "nvme0n1"))),
-            ("EXT4-fs error (device dm-0): ext4_journal_check_start:83", Some((FactKind::IoError, "dm-0"))),
-            ("EXT4-fs (sdb1): Remounting filesystem read-only", Some((FactKind::ReadOnlyFilesystem, "sdb1"))),
-            (
-                "XFS (vdb): Metadata I/O Error (0x1) detected. Shutting down filesystem.",
-                Some((FactKind::ReadOnlyFilesystem, "vdb")),
-            ),
-            ("EXT4-fs (sda1): mounted filesystem with ordered data mode", None),
-        ] {
-            assert_eq!(disk_line(line), expected, "{line}");
-        }
+    fn partitions_have_disks() {
         for (device, disk) in [
             ("sda1", "sda"),
             ("sda", "sda"),

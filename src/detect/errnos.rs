@@ -72,15 +72,11 @@ impl Detector for Errnos {
         let now = seen.time_ns();
         match seen.kind() {
             Kind::BlockError => self.disks.failed_ns = Some(now),
-            Kind::LogRecord if seen.field(fields::TRANSPORT) == "kernel" => {
-                let line = seen.field(fields::MESSAGE);
-                if line.contains("I/O error") {
-                    self.disks.failed_ns = Some(now);
-                }
-                if line.contains("Remounting filesystem read-only") {
-                    self.disks.read_only_ns = Some(now);
-                }
-            }
+            Kind::LogRecord => match &*seen.field(fields::MEANING) {
+                "io_error" | "filesystem_error" => self.disks.failed_ns = Some(now),
+                "read_only" | "filesystem_shutdown" => self.disks.read_only_ns = Some(now),
+                _ => {}
+            },
             Kind::SyscallError => {
                 let errno = seen.number("errno");
                 let kind = classify(seen.number("syscall"), errno, now, self.disks);

@@ -132,7 +132,8 @@ pub const WATCHED: u128 = {
 #[inline]
 pub fn is_watched(event: &Event<'_>) -> bool {
     let kind = event.header().kind;
-    if WATCHED >> (kind & 127) & 1 == 0 {
+    // What happened before this boot explains nothing in it.
+    if WATCHED >> (kind & 127) & 1 == 0 || event.header().time_ns >> 63 == 1 {
         return false;
     }
     let slots = event.slots();
@@ -148,7 +149,6 @@ pub fn is_watched(event: &Event<'_>) -> bool {
 #[derive(Debug)]
 pub struct Detectors {
     host: String,
-    boot_unix_ns: u64,
     detectors: Vec<(u128, Box<dyn Detector>)>,
 }
 
@@ -157,12 +157,7 @@ impl Detectors {
     #[must_use]
     pub fn new(host: &str) -> Self {
         let detectors = DETECTORS.iter().map(|info| (info.kinds, (info.make)())).collect();
-        Self { host: host.to_owned(), boot_unix_ns: 0, detectors }
-    }
-
-    /// Sets the wall clock at `CLOCK_BOOTTIME` zero, Unix nanoseconds, from the next event on.
-    pub fn set_boot_unix_ns(&mut self, boot_unix_ns: u64) {
-        self.boot_unix_ns = boot_unix_ns;
+        Self { host: host.to_owned(), detectors }
     }
 
     /// Looks at one event, whose full number is `sequence`, and appends what it says.
@@ -173,8 +168,8 @@ impl Detectors {
         let header = event.header();
         let Some(source) = Source::from_number(header.source) else { return };
         let id = EventId { source, producer: header.producer, sequence };
-        let Self { host, boot_unix_ns, detectors } = self;
-        let seen = Seen { event: *event, owner, id, host, boot_unix_ns: *boot_unix_ns };
+        let Self { host, detectors } = self;
+        let seen = Seen { event: *event, owner, id, host };
         let bit = 1 << (event.header().kind & 127);
         for (_, detector) in detectors.iter_mut().filter(|(kinds, _)| kinds & bit != 0) {
             detector.event(&seen, out);

@@ -6,7 +6,6 @@
 
 use super::Detector;
 use super::bounded::Bounded;
-use super::containers::container_subject;
 use super::fact::{Fact, FactKind, KeyKind, Value};
 use super::seen::{Seen, object, with_text};
 use super::text;
@@ -195,10 +194,9 @@ impl Objects {
             return;
         }
         self.told.insert(key, count);
-        let subject = container_subject(seen).unwrap_or_else(|| about_subject(seen));
-        let fact = seen.fact_about(meaning.kind, subject).with("count", count);
+        let fact = seen.fact_about(meaning.kind, about_subject(seen)).with("count", count);
         let fact = with_text(with_text(fact, "reason", &reason), "text", &message);
-        out.push(seen.at_unix_s(worded(fact, meaning, &message), seen.number("last_unix_s")));
+        out.push(worded(fact, meaning, &message));
     }
 
     fn changed(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>) {
@@ -242,7 +240,8 @@ impl Objects {
 /// The object that an event names, or its owner.
 fn about_subject(seen: &Seen<'_>) -> super::Subject {
     match seen.field(fields::OBJECT) {
-        name if name.is_empty() => seen.subject(),
+        // A pod's own name says more, and its container's still more.
+        name if name.is_empty() || name.starts_with("Pod/") => seen.subject(),
         name => object(&name),
     }
 }
@@ -309,7 +308,7 @@ fn condition(seen: &Seen<'_>) -> Option<Fact> {
     let fact = with_text(with_text(fact, "reason", &seen.field(fields::REASON)), "resource", resource);
     let node = seen.field(fields::NODE);
     let fact = fact.key(KeyKind::Node, &*node).with("condition", &*condition);
-    Some(seen.at_unix_s(fact, seen.number("changed_unix_s")))
+    Some(fact)
 }
 
 #[cfg(test)]

@@ -1,16 +1,15 @@
 //! Kills for want of memory: the victims, and whose limit it was.
 //!
 //! The kernel's log line says which cgroup's limit was hit and where the victim was; the record of the victim says what
-//! it used. They are joined by the process id.
+//! it used. They have the process id in common.
 //!
 //! Invariants:
 //! - Without the log line nobody knows whose limit it was, and nothing here guesses.
 
 use super::Detector;
 use super::bounded::Bounded;
-use super::fact::{Fact, FactKind, KeyKind};
+use super::fact::{Fact, FactKind, Subject};
 use super::seen::{Seen, subject_of, with_path, with_text};
-use super::text::{number_after, until};
 use crate::event::{Kind, fields};
 
 /// Victims whose cgroup is remembered for the line behind, at most.
@@ -19,43 +18,18 @@ const VICTIMS_MAX: usize = 1024;
 /// The line that follows is of the same kill within this time.
 const SAME_KILL_NS: u64 = 2_000_000_000;
 
-/// What `oom-kill:` says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct OomLine {
-    /// `memcg`, `none`, `cpuset` or `memory_policy`.
-    pub(super) constraint: String,
-    /// The cgroup whose limit was hit; empty if it was none's.
-    pub(super) limit_of: String,
-    /// The cgroup of the victim.
-    pub(super) victim_cgroup: String,
-    /// The victim's command.
-    pub(super) task: String,
-    /// The victim.
-    pub(super) pid: u32,
-    /// Its user.
-    pub(super) uid: u64,
-}
-
-/// Reads a line of the kernel's log.
-pub(super) fn parse(line: &str) -> Option<OomLine> {
-    let rest = super::text::after(line, "oom-kill:")?;
-    let value = |name| until(rest, name, &[',']).unwrap_or_default();
-    let constraint = value("constraint=CONSTRAINT_").to_ascii_lowercase();
-    let pid = number_after(rest, ",pid=").and_then(|pid| u32::try_from(pid).ok())?;
-    (!constraint.is_empty()).then(|| OomLine {
-        constraint,
-        limit_of: value("oom_memcg=").to_owned(),
-        victim_cgroup: value("task_memcg=").to_owned(),
-        task: value(",task=").to_owned(),
-        pid,
-        uid: number_after(rest, ",uid=").unwrap_or(0),
-    })
+/// Whose memory was used up, by the kernel's constraint and the cgroup that it names.
+pub(super) fn classify(constraint: &str, limit_of: &str) -> FactKind {
+    match constraint {
+        "memcg" if !limit_of.is_empty() => FactKind::MemoryLimitHit,
+        _ => FactKind::NodeMemoryExhausted,
+    }
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Oom {
-    victims: Bounded<u32, (u64, String)>,
+    victims: Bounded<String, (u64, String)>,
 }
 
 impl Default for Oom {
@@ -70,13 +44,12 @@ impl Detector for Oom {
             let fact = seen.fact(FactKind::OomVictim).with("comm", seen.chars("comm"));
             let fact = fact.with("pid", u64::from(seen.pid())).with("uid", seen.number("uid"));
             out.push(fact.with("anon_rss_kib", seen.number("anon_rss_kib")).with("by", "kernel"));
-        } else if seen.field(fields::TRANSPORT) == "kernel" {
-            let line = seen.field(fields::MESSAGE);
-            if let Some(oom) = parse(&line) {
-                out.push(self.limit(seen, &oom, &line));
-            } else if line.contains("ut of memory: Killed process ") {
-                out.extend(self.killed(seen, &line));
-            }
+            return;
+        }
+        match &*seen.field(fields::MEANING) {
+            "oom_kill" => out.push(self.limit(seen)),
+            "oom_killed" | "oom_killed_in_cgroup" => out.push(self.killed(seen)),
+            _ => {}
         }
     }
 
@@ -86,42 +59,58 @@ impl Detector for Oom {
 }
 
 impl Oom {
-    fn limit(&mut self, seen: &Seen<'_>, oom: &OomLine, line: &str) -> Fact {
-        self.victims.insert(oom.pid, (seen.time_ns(), oom.victim_cgroup.clone()));
-        let is_limit = oom.constraint == "memcg" && !oom.limit_of.is_empty();
-        let fact = if is_limit {
-            with_path(seen.bare(FactKind::MemoryLimitHit, subject_of(&oom.limit_of)), &oom.limit_of)
-        } else {
-            seen.bare(FactKind::NodeMemoryExhausted, seen.node())
+    /// The line that says whose limit it was.
+    fn limit(&mut self, seen: &Seen<'_>) -> Fact {
+        let pid = pid_of(seen);
+        let (limit_of, victim_cgroup) = (seen.field(fields::LIMIT_CGROUP), seen.field(fields::CGROUP));
+        let constraint = seen.field(fields::CONSTRAINT);
+        self.victims.insert(pid.clone(), (seen.time_ns(), victim_cgroup.to_string()));
+        let fact = match classify(&constraint, &limit_of) {
+            FactKind::MemoryLimitHit => {
+                with_path(seen.fact_about(FactKind::MemoryLimitHit, subject_of(&limit_of)), &limit_of)
+            }
+            kind => seen.fact_about(kind, seen.node()),
         };
-        let victim = if oom.victim_cgroup.is_empty() {
-            format!("process {}[{}]", oom.task, oom.pid)
+        let victim = if victim_cgroup.len() < 2 {
+            format!("process {}[{pid}]", seen.field(fields::COMM))
         } else {
-            subject_of(&oom.victim_cgroup).to_string()
+            subject_of(&victim_cgroup).to_string()
         };
-        let fact = with_path(fact, &oom.victim_cgroup).key(KeyKind::Pid, oom.pid.to_string());
-        let fact = fact.with("constraint", &*oom.constraint).with("victim", victim).with("comm", &*oom.task);
-        let fact = fact.with("pid", u64::from(oom.pid)).with("uid", oom.uid);
-        let fact = with_text(with_text(fact, "limit_of", &oom.limit_of), "victim_cgroup", &oom.victim_cgroup);
-        with_text(fact, "text", line)
+        let fact = with_path(fact, &victim_cgroup).with("constraint", &*constraint).with("victim", victim);
+        let fact = with_text(with_text(fact, "limit_of", &limit_of), "victim_cgroup", &victim_cgroup);
+        seen.with_message(with_victim(fact, seen))
     }
 
-    /// `[Memory cgroup o|O]ut of memory: Killed process PID (COMM) total-vm:..kB, anon-rss:..kB, ...`
-    fn killed(&mut self, seen: &Seen<'_>, line: &str) -> Option<Fact> {
-        let pid = u32::try_from(number_after(line, "Killed process ")?).ok()?;
-        let comm = until(line, " (", &[')']).unwrap_or_default();
+    /// The line that says what the victim used.
+    fn killed(&mut self, seen: &Seen<'_>) -> Fact {
+        let pid = pid_of(seen);
         let known =
             self.victims.get(&pid).filter(|(at, _)| seen.time_ns() <= at.saturating_add(SAME_KILL_NS));
         let path = known.map(|(_, path)| path.clone()).unwrap_or_default();
-        let subject = if path.is_empty() || path == "/" {
-            super::Subject::new("process", format!("{comm}[{pid}]"))
+        let subject = if path.len() < 2 {
+            Subject::new("process", format!("{}[{pid}]", seen.field(fields::COMM)))
         } else {
             subject_of(&path)
         };
-        let fact =
-            with_path(seen.bare(FactKind::OomVictim, subject), &path).key(KeyKind::Pid, pid.to_string());
-        let fact = fact.with("pid", u64::from(pid)).with("comm", comm).with("by", "kernel");
-        Some(fact.with("anon_rss_kib", number_after(line, "anon-rss:").unwrap_or(0)))
+        let fact = with_path(seen.fact_about(FactKind::OomVictim, subject), &path).with("by", "kernel");
+        let rss: u64 = seen.field(fields::ANON_RSS_KIB).parse().unwrap_or(0);
+        with_victim(fact, seen).with("anon_rss_kib", rss)
+    }
+}
+
+/// The victim's process id: the event's own, or the one that it names.
+fn pid_of(seen: &Seen<'_>) -> String {
+    match seen.pid() {
+        0 => seen.field(fields::PID).into_owned(),
+        pid => pid.to_string(),
+    }
+}
+
+fn with_victim(fact: Fact, seen: &Seen<'_>) -> Fact {
+    let fact = with_text(fact, "comm", &seen.field(fields::COMM));
+    match pid_of(seen).parse::<u64>() {
+        Ok(pid) => fact.with("pid", pid),
+        Err(_) => fact,
     }
 }
 
@@ -129,26 +118,17 @@ impl Oom {
 mod tests {
     use super::*;
 
-    /// Scenario: the lines of kernels 5.10 to 6.18 for a container, a unit, a pod and the whole host; other lines.
-    /// Guarantees: constraint, both cgroups and the victim; nothing for other lines.
+    /// Scenario: the constraints of the kernel.
+    /// Guarantees: a limit is somebody's only where a cgroup is named; all else is the host's memory.
     #[test]
-    fn lines_of_the_oom_killer() {
-        let unit = "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,\
-            oom_memcg=/system.slice/leak.service,task_memcg=/system.slice/leak.service,task=python3,pid=4167,uid=33";
-        let oom = parse(unit).expect("a line of the OOM killer");
-        assert_eq!((oom.constraint.as_str(), oom.pid, oom.uid), ("memcg", 4167, 33));
-        assert_eq!(oom.limit_of, oom.victim_cgroup);
-        assert_eq!((oom.limit_of.as_str(), oom.task.as_str()), ("/system.slice/leak.service", "python3"));
-
-        let host = "oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=x,mems_allowed=0,global_oom,\
-            task_memcg=/system.slice/big.service,task=java,pid=9,uid=0";
-        let oom = parse(host).expect("a line of the OOM killer");
-        assert_eq!((oom.constraint.as_str(), oom.limit_of.as_str()), ("none", ""));
-        assert_eq!(oom.victim_cgroup, "/system.slice/big.service");
-        for line in
-            ["oom-kill:", "oom_reaper: reaped process 4167", "oom-kill:constraint=CONSTRAINT_MEMCG,pid=x"]
-        {
-            assert_eq!(parse(line), None, "{line}");
+    fn limits_have_an_owner() {
+        for (constraint, limit_of, expected) in [
+            ("memcg", "/system.slice/a.service", FactKind::MemoryLimitHit),
+            ("memcg", "", FactKind::NodeMemoryExhausted),
+            ("none", "", FactKind::NodeMemoryExhausted),
+            ("cpuset", "", FactKind::NodeMemoryExhausted),
+        ] {
+            assert_eq!(classify(constraint, limit_of), expected, "{constraint} {limit_of}");
         }
     }
 }

@@ -28,8 +28,6 @@ pub struct Seen<'event> {
     pub id: EventId,
     /// The name of the host, which is the value of its key.
     pub host: &'event str,
-    /// Wall clock at `CLOCK_BOOTTIME` zero, Unix nanoseconds.
-    pub boot_unix_ns: u64,
 }
 
 impl<'event> Seen<'event> {
@@ -91,6 +89,12 @@ impl<'event> Seen<'event> {
         match owner.kind {
             EntityKind::Unit => Subject::new("unit", self.unit_name()),
             EntityKind::Container => Subject::new("container", self.container_name()),
+            // A container that never ran has no id: its events are the pod's.
+            EntityKind::Pod
+                if !self.field(fields::CONTAINER).is_empty() && !self.field(fields::POD).is_empty() =>
+            {
+                Subject::new("container", self.container_name())
+            }
             EntityKind::Pod => Subject::new("pod", self.pod_name()),
             EntityKind::Process => {
                 let comm = if owner.name.is_empty() { "process" } else { &owner.name };
@@ -151,7 +155,12 @@ impl<'event> Seen<'event> {
     #[must_use]
     pub fn bare(&self, kind: FactKind, subject: Subject) -> Fact {
         let source = Source::from_number(self.event.header().source).unwrap_or(Source::Ebpf);
-        let fact = Fact::new(kind, subject, source, self.time_ns()).event(self.id);
+        let mut fact = Fact::new(kind, subject, source, self.time_ns()).event(self.id);
+        if source == Source::Kubernetes {
+            // The API says seconds, of a clock that may differ.
+            fact.from_ns = fact.from_ns.saturating_sub(SKEW_NS);
+            fact.until_ns = fact.until_ns.saturating_add(SECOND_NS + SKEW_NS);
+        }
         if self.is_of_cluster() { fact } else { fact.key(KeyKind::Node, self.host) }
     }
 
@@ -197,6 +206,8 @@ impl<'event> Seen<'event> {
                 fields::INVOCATION_ID => fact = fact.key(KeyKind::Invocation, value),
                 fields::CONTAINER_ID => fact = fact.key(KeyKind::Container, value),
                 fields::POD_UID => fact = fact.key(KeyKind::PodUid, value),
+                fields::CGROUP => fact = with_path(fact, &value),
+                fields::TRACE_ID => fact = fact.key(KeyKind::Trace, value),
                 fields::OWNER => {
                     fact = fact.key(KeyKind::Owner, &*value).key(KeyKind::Object, value);
                 }
@@ -224,19 +235,6 @@ impl<'event> Seen<'event> {
         }
         if !pod.is_empty() {
             fact = fact.key(KeyKind::Pod, format!("{namespace}/{pod}"));
-        }
-        fact
-    }
-
-    /// Puts a fact at a time of the API's clock, which knows seconds only. No time leaves it where it is.
-    #[must_use]
-    pub fn at_unix_s(&self, mut fact: Fact, unix_s: u64) -> Fact {
-        if unix_s > 0 {
-            let unix_ns = unix_s.saturating_mul(SECOND_NS);
-            // Cut to tenths of a second, so that a clock that is being slewed moves nothing.
-            let at = unix_ns.saturating_sub(self.boot_unix_ns) / (SECOND_NS / 10) * (SECOND_NS / 10);
-            fact.from_ns = at.saturating_sub(SKEW_NS);
-            fact.until_ns = at + SECOND_NS + SKEW_NS;
         }
         fact
     }
