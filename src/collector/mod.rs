@@ -10,6 +10,7 @@ pub mod ebpf;
 pub mod journald;
 pub mod kubernetes;
 pub mod stretches;
+pub mod systemd;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -85,4 +86,7 @@ pub struct CollectorInfo {
 }
 
 /// Every collector with a thread of its own.
-pub const COLLECTORS: &[CollectorInfo] = &[kubernetes::INFO];
+pub const COLLECTORS: &[CollectorInfo] = &[
+    kubernetes::INFO,
+    systemd::INFO,
+];

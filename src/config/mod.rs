@@ -111,6 +111,8 @@ pub struct Settings {
     pub cores: Vec<usize>,
     /// Worker threads; 0: placement chooses.
     pub shards: usize,
+    /// Where the systemd manager is: an address of a bus, or the path of a manager's own socket; empty: the system's.
+    pub systemd_bus: String,
     /// Where `/metrics` is served in Prometheus form; off unless asked for.
     pub metrics_listen: Option<SocketAddr>,
     /// How often the agent's own metrics go to `otel_endpoint`; zero: never.
@@ -242,6 +244,7 @@ impl Default for Settings {
             load_probe: false,
             cores: Vec::new(),
             shards: 0,
+            systemd_bus: String::new(),
             metrics_listen: None,
             otel_metrics_interval: Duration::ZERO,
             otel_headers: Vec::new(),

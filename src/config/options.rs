@@ -444,6 +444,13 @@ pub const OPTIONS: &[Opt] = &[
         |s| s.shards.to_string(),
     ),
     opt(
+        "systemd-bus",
+        Form::Text("ADDRESS"),
+        "bus of the systemd manager, or the path of its own socket; empty: the system's",
+        |s, v| put(&mut s.systemd_bus, values::bus(v)),
+        |s| s.systemd_bus.clone(),
+    ),
+    opt(
         "metrics-listen",
         Form::Text("ADDRESS:PORT"),
         "where to serve /metrics, /healthz and /readyz; empty: nowhere",

@@ -240,6 +240,17 @@ pub(super) fn socket(text: &str) -> Read<PathBuf> {
     path(text)
 }
 
+/// An address of a D-Bus bus, the path of a socket, or nothing.
+pub(super) fn bus(text: &str) -> Read<String> {
+    let is_address = text.split_once(':').is_some_and(|(transport, _)| {
+        !transport.is_empty() && transport.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+    });
+    if text.is_empty() || text.starts_with('/') || is_address {
+        return Ok(text.into());
+    }
+    Err("must be an address such as unix:path=/run/dbus/system_bus_socket, or a path".into())
+}
+
 /// `host:port`, or a URL with scheme http or https.
 pub(super) fn endpoint(text: &str) -> Read<String> {
     let right =
