@@ -19,7 +19,6 @@ use super::batch::Sealed;
 use super::window::{Settled, Window};
 use crate::engine::queue::BatchReceiver;
 use crate::engine::worker::{End, PANICS_MAX, RECOVERED, panic_message};
-use crate::event::Source;
 use crate::health::Health;
 use crate::ledger::{Dropped, Ledger};
 use crate::proto::collector_service_client::CollectorServiceClient;

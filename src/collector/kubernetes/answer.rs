@@ -91,7 +91,12 @@ impl Selection {
     ///
     /// # Errors
     /// [`Failure`].
-    pub(super) async fn watch(&self, connected: &Connected, version: &str, spread: u64) -> Result<Answer, Failure> {
+    pub(super) async fn watch(
+        &self,
+        connected: &Connected,
+        version: &str,
+        spread: u64,
+    ) -> Result<Answer, Failure> {
         let spread = u32::try_from(spread % u64::from(WATCH_S.1)).unwrap_or(0);
         let parameters = WatchParams {
             field_selector: self.fields(),

@@ -60,7 +60,11 @@ impl std::fmt::Debug for Connected {
 /// # Errors
 /// [`NoCluster`].
 pub(super) fn find(settings: &Settings) -> Result<Found, NoCluster> {
-    find_in(&settings.kubeconfig, std::env::var_os("HOME").map(PathBuf::from).as_deref(), Path::new(POD_TOKEN))
+    find_in(
+        &settings.kubeconfig,
+        std::env::var_os("HOME").map(PathBuf::from).as_deref(),
+        Path::new(POD_TOKEN),
+    )
 }
 
 fn find_in(kubeconfig: &str, home: Option<&Path>, token: &Path) -> Result<Found, NoCluster> {
@@ -88,7 +92,9 @@ pub(super) async fn connect(found: &Found, settings: &Settings) -> Result<Connec
         NoCluster::Unusable(format!("{what}: {error}; see --kubeconfig and --context"))
     };
     let mut config = match found {
-        Found::Pod => Config::incluster().map_err(|error| unusable("the service account of this pod", &error))?,
+        Found::Pod => {
+            Config::incluster().map_err(|error| unusable("the service account of this pod", &error))?
+        }
         Found::Named(files) => from_files(files, &settings.context).await?,
         Found::Home(file) => from_files(std::slice::from_ref(file), &settings.context).await?,
     };

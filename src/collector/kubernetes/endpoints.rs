@@ -63,13 +63,20 @@ pub(super) fn draft(
         let endpoints = slice.endpoints.iter().flatten().filter(|endpoint| is_ready(endpoint) == ready);
         endpoints.flat_map(of).filter(|name| !name.is_empty()).take(NAMED_MAX).collect::<Vec<_>>().join(" ")
     };
-    let pods = |endpoint| named(endpoint, |endpoint| vec![text(endpoint.target_ref.as_ref().and_then(|pod| pod.name.as_ref()))]);
-    let ports = slice.ports.iter().flatten().map(|port| {
-        format!("{}/{}", port.port.unwrap_or(0), port.protocol.as_deref().unwrap_or("TCP"))
-    });
+    let pods = |endpoint| {
+        named(endpoint, |endpoint| vec![text(endpoint.target_ref.as_ref().and_then(|pod| pod.name.as_ref()))])
+    };
+    let ports = slice
+        .ports
+        .iter()
+        .flatten()
+        .map(|port| format!("{}/{}", port.port.unwrap_or(0), port.protocol.as_deref().unwrap_or("TCP")));
     let ports: Vec<String> = ports.collect();
     draft
-        .field(fields::ADDRESSES, &named(true, |endpoint| endpoint.addresses.iter().flatten().map(String::as_str).collect()))
+        .field(
+            fields::ADDRESSES,
+            &named(true, |endpoint| endpoint.addresses.iter().flatten().map(String::as_str).collect()),
+        )
         .field(fields::PORTS, &ports.join(" "))
         .field(fields::PODS, &pods(true))
         .field(fields::PODS_NOT_READY, &pods(false))

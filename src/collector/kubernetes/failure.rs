@@ -156,8 +156,12 @@ pub(super) fn complaint(class: Class, server: &str, streams: &[&str], why: &str)
              src/collector/kubernetes/rbac.yaml"
         ),
         Class::NotServed => format!("the API server at {server} does not serve {names}; doing without"),
-        Class::Server => format!("the API server at {server} does not serve {names} now: {why}; trying again"),
-        Class::Torn => format!("answers of the API server at {server} break off: {names}: {why}; trying again"),
+        Class::Server => {
+            format!("the API server at {server} does not serve {names} now: {why}; trying again")
+        }
+        Class::Torn => {
+            format!("answers of the API server at {server} break off: {names}: {why}; trying again")
+        }
     }
 }
 

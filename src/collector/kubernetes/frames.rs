@@ -261,7 +261,8 @@ mod tests {
     fn items_are_cut_wherever_chunks_end() {
         let text = br#"{"kind":"PodList","metadata":{"resourceVersion":"7","continue":"{\"a\":[\\"},
             "odd":{"items":[{"no":1}]},"items":[{"a":"}]\"{"},{"b":[{"c":{}},[]]} ,{}],"x":"items"}"#;
-        let expected = vec![r#"{"a":"}]\"{"}"#.to_owned(), r#"{"b":[{"c":{}},[]]}"#.to_owned(), "{}".to_owned()];
+        let expected =
+            vec![r#"{"a":"}]\"{"}"#.to_owned(), r#"{"b":[{"c":{}},[]]}"#.to_owned(), "{}".to_owned()];
         let metadata = r#"{"resourceVersion":"7","continue":"{\"a\":[\\"}"#.to_owned();
         for step in 1..=text.len() {
             assert_eq!(items(text, step), (expected.clone(), Some(metadata.clone())), "chunks of {step}");

@@ -110,7 +110,8 @@ impl Key {
     pub fn of(uid: &str) -> Self {
         let digits: String = uid.chars().filter(|&c| c != '-').collect();
         match u128::from_str_radix(&digits, 16) {
-            Ok(value) if is_uuid(uid) => {
+            Ok(value) if is_uuid(uid) =>
+            {
                 #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
                 Self((value >> 64) as u64, value as u64)
             }
@@ -221,7 +222,9 @@ impl Entry {
         }
         match &mut self.detail {
             Detail::Pod(_, containers) => {
-                containers.iter_mut().for_each(|container| container.name = memory.word(container.name.text()));
+                containers
+                    .iter_mut()
+                    .for_each(|container| container.name = memory.word(container.name.text()));
             }
             Detail::Node(conditions) => {
                 conditions.iter_mut().for_each(|(name, _)| *name = memory.word(name.text()));
@@ -313,7 +316,8 @@ mod tests {
         let uid = "0f8fad5b-d9cb-469f-a165-70867728950e";
         assert_eq!(Key::of(uid).uuid(), uid);
         let others = ["", "abc", "0f8fad5bd9cb469fa16570867728950e", "0F8FAD5B-D9CB-469F-A165-70867728950E"];
-        let keys: std::collections::BTreeSet<Key> = others.iter().chain([&uid]).map(|uid| Key::of(uid)).collect();
+        let keys: std::collections::BTreeSet<Key> =
+            others.iter().chain([&uid]).map(|uid| Key::of(uid)).collect();
         assert_eq!(keys.len(), 5);
     }
 
@@ -354,7 +358,8 @@ mod tests {
     fn entries_survive_a_file() {
         let mut memory = Memory::default();
         let web = memory.word("web");
-        let container = Container { name: web.clone(), id: "c1".into(), restarts: 2, state: 7, ended: u64::MAX };
+        let container =
+            Container { name: web.clone(), id: "c1".into(), restarts: 2, state: 7, ended: u64::MAX };
         let details = [
             Detail::None,
             Detail::Pod(3, Box::new([container])),

@@ -34,7 +34,8 @@ pub(super) fn compare(
     let draft = |reason: &str| {
         let number = number(uid, version, reason);
         let path = super::api_events::path("Lease", namespace, name);
-        let draft = Draft::new(Kind::ObjectChange, fields::OBJECT, path, number).slot(0).slot(1).slot(1).slot(0);
+        let draft =
+            Draft::new(Kind::ObjectChange, fields::OBJECT, path, number).slot(0).slot(1).slot(1).slot(0);
         draft.field(fields::OBJECT_UID, uid).field(fields::NAMESPACE, namespace).field(fields::REASON, reason)
     };
     if known != Some(holder) {

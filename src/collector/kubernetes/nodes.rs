@@ -59,7 +59,14 @@ pub(super) fn compare(
         let Some(taint) = name.text().strip_prefix("taint ") else { continue };
         if now.iter().all(|(now, _)| now != name) {
             let (name, reason) = (name.text().to_owned(), taint.to_owned());
-            drafts.push(draft(&Item { name, condition: TAINT, status: "False", reason, message: "", since: "" }));
+            drafts.push(draft(&Item {
+                name,
+                condition: TAINT,
+                status: "False",
+                reason,
+                message: "",
+                since: "",
+            }));
         }
     }
     (Detail::Node(now.into_boxed_slice()), drafts)
@@ -86,6 +93,13 @@ fn taints(node: &Node) -> impl Iterator<Item = Item<'_>> {
         let reason =
             if value.is_empty() { format!("{key}:{effect}") } else { format!("{key}={value}:{effect}") };
         let name = format!("taint {reason}");
-        Item { name, condition: TAINT, status: "True", reason, message: "", since: text(taint.time_added.as_ref()) }
+        Item {
+            name,
+            condition: TAINT,
+            status: "True",
+            reason,
+            message: "",
+            since: text(taint.time_added.as_ref()),
+        }
     })
 }

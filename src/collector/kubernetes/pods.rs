@@ -119,12 +119,8 @@ fn pod_state(pod: &Pod, named: &Named<'_>) -> Draft {
     };
     let reason = first(&status.reason, |condition| condition.reason.as_ref());
     let message = first(&status.message, |condition| condition.message.as_ref());
-    let draft = Draft::new(
-        Kind::PodState,
-        fields::POD_UID,
-        named.uid,
-        number(named.uid, named.version, "pod"),
-    );
+    let draft =
+        Draft::new(Kind::PodState, fields::POD_UID, named.uid, number(named.uid, named.version, "pod"));
     let deleted_unix_s = unix_s(text(pod.metadata.deletion_timestamp.as_ref()));
     let draft = draft
         .slot(u64::from(is_ready(pod)))
@@ -231,7 +227,12 @@ impl<'pod> Compared<'pod> {
         }
         if let Some(ended) = &state.terminated {
             let (reason, message) = (text(ended.reason.as_ref()), text(ended.message.as_ref()));
-            return Present { state: "terminated", reason, message, started: text(ended.started_at.as_ref()) };
+            return Present {
+                state: "terminated",
+                reason,
+                message,
+                started: text(ended.started_at.as_ref()),
+            };
         }
         Present::default()
     }

@@ -61,7 +61,12 @@ const fn some(path: &'static str, only: &'static [&'static str]) -> Keep {
     Keep { path, only }
 }
 
-const fn object(kind: &'static str, group: &'static str, plural: &'static str, keep: &'static [Keep]) -> Resource {
+const fn object(
+    kind: &'static str,
+    group: &'static str,
+    plural: &'static str,
+    keep: &'static [Keep],
+) -> Resource {
     let role = Role::Object;
     Resource { plural, kind, group, namespace: "", role, metadata_only: false, keep, desired: "", ready: "" }
 }
@@ -81,8 +86,16 @@ const CONTAINER: &[&str] = &[
     "securityContext",
     "restartPolicy",
 ];
-const VOLUME: &[&str] =
-    &["name", "configMap", "secret", "persistentVolumeClaim", "emptyDir", "hostPath", "projected", "ephemeral"];
+const VOLUME: &[&str] = &[
+    "name",
+    "configMap",
+    "secret",
+    "persistentVolumeClaim",
+    "emptyDir",
+    "hostPath",
+    "projected",
+    "ephemeral",
+];
 
 /// What is kept of a pod. The same fields of a template have the path of the template before them.
 const POD: &[Keep] = &[
@@ -190,7 +203,12 @@ pub(super) const CLUSTER: &[Resource] = &[
             "StatefulSet",
             "apps",
             "statefulsets",
-            template![all("spec replicas"), all("spec selector"), all("spec serviceName"), all("spec updateStrategy")],
+            template![
+                all("spec replicas"),
+                all("spec selector"),
+                all("spec serviceName"),
+                all("spec updateStrategy")
+            ],
         )
     },
     Resource {
@@ -218,10 +236,7 @@ pub(super) const CLUSTER: &[Resource] = &[
             ],
         )
     },
-    Resource {
-        role: Role::Endpoints,
-        ..object("EndpointSlice", "discovery.k8s.io", "endpointslices", &[])
-    },
+    Resource { role: Role::Endpoints, ..object("EndpointSlice", "discovery.k8s.io", "endpointslices", &[]) },
     object(
         "Service",
         "",
@@ -236,7 +251,12 @@ pub(super) const CLUSTER: &[Resource] = &[
     Resource { metadata_only: true, ..object("ConfigMap", "", "configmaps", &[]) },
     Resource { metadata_only: true, ..object("Secret", "", "secrets", &[]) },
     object("ServiceAccount", "", "serviceaccounts", &[all("imagePullSecrets")]),
-    object("ResourceQuota", "", "resourcequotas", &[all("spec hard"), all("spec scopes"), all("status used")]),
+    object(
+        "ResourceQuota",
+        "",
+        "resourcequotas",
+        &[all("spec hard"), all("spec scopes"), all("status used")],
+    ),
     object(
         "PersistentVolumeClaim",
         "",
@@ -331,8 +351,13 @@ impl Resource {
     #[must_use]
     pub fn path_in(&self, namespace: &str) -> String {
         let (group, version, plural) = (self.group, self.version(), self.plural);
-        let root = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
-        if namespace.is_empty() { format!("{root}/{plural}") } else { format!("{root}/namespaces/{namespace}/{plural}") }
+        let root =
+            if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
+        if namespace.is_empty() {
+            format!("{root}/{plural}")
+        } else {
+            format!("{root}/namespaces/{namespace}/{plural}")
+        }
     }
 }
 
@@ -358,7 +383,8 @@ mod tests {
             } else if let Some(rest) = line.strip_prefix("verbs:") {
                 for group in &groups {
                     for resource in &resources {
-                        let verbs: &mut Vec<String> = grants.entry((group.clone(), resource.clone())).or_default();
+                        let verbs: &mut Vec<String> =
+                            grants.entry((group.clone(), resource.clone())).or_default();
                         verbs.extend(list(rest));
                         verbs.sort();
                         verbs.dedup();

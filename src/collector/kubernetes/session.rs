@@ -54,7 +54,8 @@ fn watches_of(node: &str) -> (Vec<RefCell<Stream>>, Vec<RefCell<Stream>>) {
         stream("pods without a node", Selection::new(&PODS, "spec.nodeName="), true),
         stream("other nodes", Selection::new(&NODES, format!("metadata.name!={node}")), false),
     ];
-    cluster.extend(CLUSTER.iter().map(|resource| stream(resource.plural, Selection::new(resource, ""), false)));
+    cluster
+        .extend(CLUSTER.iter().map(|resource| stream(resource.plural, Selection::new(resource, ""), false)));
     (own, cluster)
 }
 
@@ -137,7 +138,8 @@ impl<'hub, 'run> Session<'hub, 'run> {
     }
 
     async fn stand_once(&self, candidate: &mut Candidate) -> Result<(), Failure> {
-        let connected = self.hub.connected().await.map_err(|error| Failure::Unauthorized(error.to_string()))?;
+        let connected =
+            self.hub.connected().await.map_err(|error| Failure::Unauthorized(error.to_string()))?;
         match candidate.stand(&connected).await? {
             Held::Other => {
                 self.hub.report(LEASE_WATCH, None);

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserializer, DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::draft::hash;
@@ -145,9 +145,11 @@ fn address(text: &str) -> Option<String> {
     }
     let host = authority.rsplit('@').next().unwrap_or_default();
     let (name, port) = host.rsplit_once(':').unwrap_or((host, ""));
-    let named = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte));
+    let named = !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte));
     let numbered = !port.is_empty() && port.parse::<u16>().is_ok();
-    let is_address = named && (!scheme.is_empty() && (port.is_empty() || numbered) || numbered || name.contains(".svc"));
+    let is_address =
+        named && (!scheme.is_empty() && (port.is_empty() || numbered) || numbered || name.contains(".svc"));
     is_address.then(|| format!("{scheme}{host}"))
 }
 

@@ -293,7 +293,9 @@ impl Tracker {
         let before = before.map(|before| &before.hashes);
         let changed: Vec<usize> = match before {
             None => Vec::new(),
-            Some(before) => (0..entry.hashes.len()).filter(|&row| before.get(row) != entry.hashes.get(row)).collect(),
+            Some(before) => {
+                (0..entry.hashes.len()).filter(|&row| before.get(row) != entry.hashes.get(row)).collect()
+            }
         };
         if before.is_some() && changed.is_empty() {
             return Ok(());
@@ -326,7 +328,9 @@ impl Tracker {
     fn row_names(&self, changed: &[usize]) -> String {
         let keep = self.resource.keep;
         let replicas = [self.resource.desired, self.resource.ready];
-        let path = |row: usize| keep.get(row).map(|keep| keep.path).or_else(|| replicas.get(row - keep.len()).copied());
+        let path = |row: usize| {
+            keep.get(row).map(|keep| keep.path).or_else(|| replicas.get(row - keep.len()).copied())
+        };
         let mut names: Vec<String> = Vec::new();
         for &row in changed {
             let path = path(row).filter(|path| !path.is_empty()).unwrap_or("data");
@@ -409,7 +413,12 @@ impl Tracker {
         );
     }
 
-    fn compare_slice(&self, slice: &EndpointSlice, entry: &mut Entry, scene: &mut Scene<'_>) -> Option<Draft> {
+    fn compare_slice(
+        &self,
+        slice: &EndpointSlice,
+        entry: &mut Entry,
+        scene: &mut Scene<'_>,
+    ) -> Option<Draft> {
         let meta = &slice.metadata;
         let service = text(meta.labels.as_ref().and_then(|labels| labels.service_name.as_ref()));
         let counts = endpoints::counts(slice);
@@ -507,7 +516,12 @@ struct ObjectChange<'object> {
 
 /// The condition that says that a workload does not come to what is wanted.
 fn telling(plain: &Plain) -> Option<&Condition> {
-    let bad = [("Progressing", "False"), ("ReplicaFailure", "True"), ("Failed", "True"), ("ScalingActive", "False")];
+    let bad = [
+        ("Progressing", "False"),
+        ("ReplicaFailure", "True"),
+        ("Failed", "True"),
+        ("ScalingActive", "False"),
+    ];
     let is = |condition: &&Condition| {
         let said = (text(condition.kind.as_ref()), text(condition.status.as_ref()));
         bad.contains(&said)

@@ -103,7 +103,8 @@ impl Watch<'_, '_> {
     }
 
     async fn once(&self, name: &str) -> Result<(), Failure> {
-        let connected = self.hub.connected().await.map_err(|error| Failure::Unauthorized(error.to_string()))?;
+        let connected =
+            self.hub.connected().await.map_err(|error| Failure::Unauthorized(error.to_string()))?;
         if self.stream.borrow().position.is_empty() {
             let _permit = self.hub.listing.acquire().await;
             self.list(&connected).await?;
@@ -136,7 +137,9 @@ impl Watch<'_, '_> {
                     self.take_item(&item).await;
                 }
                 if objects > LIST_OBJECTS_MAX {
-                    return Err(Failure::Garbled(format!("the list has more than {LIST_OBJECTS_MAX} objects")));
+                    return Err(Failure::Garbled(format!(
+                        "the list has more than {LIST_OBJECTS_MAX} objects"
+                    )));
                 }
             }
             let meta = items.finish().ok_or_else(|| Failure::Torn("the list is not complete".into()))?;
@@ -256,7 +259,10 @@ impl Watch<'_, '_> {
             (stream.name.clone(), stream.position.clone())
         };
         let what = if cause == "too_large" {
-            format!("an object of {name} is larger than {} bytes and is passed over", super::frames::OBJECT_BYTES_MAX)
+            format!(
+                "an object of {name} is larger than {} bytes and is passed over",
+                super::frames::OBJECT_BYTES_MAX
+            )
         } else {
             format!("an object of {name} is not what the API says and is passed over")
         };

@@ -72,11 +72,9 @@ impl Known {
         next.found = found;
         next.changed_us = change.changed_us.unwrap_or(known.changed_us);
         next.invocation = change.invocation.unwrap_or(known.invocation);
-        for (place, value) in [
-            (&mut next.load, &change.load),
-            (&mut next.active, &change.active),
-            (&mut next.sub, &change.sub),
-        ] {
+        for (place, value) in
+            [(&mut next.load, &change.load), (&mut next.active, &change.active), (&mut next.sub, &change.sub)]
+        {
             if let Some(value) = value {
                 place.clone_from(value);
             }

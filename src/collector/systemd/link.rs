@@ -195,7 +195,8 @@ impl Calls {
     pub(super) async fn list(&self) -> Result<Vec<Listed>, LinkError> {
         let message = self.manager("ListUnits").await?;
         let body = message.body();
-        let rows: Vec<Entry<'_>> = body.deserialize().map_err(|error| LinkError::Answer("ListUnits", error))?;
+        let rows: Vec<Entry<'_>> =
+            body.deserialize().map_err(|error| LinkError::Answer("ListUnits", error))?;
         let listed = |row: Entry<'_>| Listed { unit: row.0.into(), job: row.7, job_kind: row.8.into() };
         Ok(rows.into_iter().map(listed).collect())
     }
@@ -237,15 +238,5 @@ impl Calls {
 
 /// A row of `ListUnits`: name, description, load, active and sub state, followed unit, path; id, type and path of
 /// its job.
-type Entry<'m> = (
-    &'m str,
-    &'m str,
-    &'m str,
-    &'m str,
-    &'m str,
-    &'m str,
-    OwnedObjectPath,
-    u32,
-    &'m str,
-    OwnedObjectPath,
-);
+type Entry<'m> =
+    (&'m str, &'m str, &'m str, &'m str, &'m str, &'m str, OwnedObjectPath, u32, &'m str, OwnedObjectPath);

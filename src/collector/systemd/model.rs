@@ -129,14 +129,22 @@ impl Model {
         let jobs: HashSet<u32> = listed.iter().map(|listed| listed.job).collect();
         let listing = self.listing;
         let is_gone = |unit: &&Box<str>, known: &Known| known.listing != listing && !units.contains(&***unit);
-        let mut gone: Vec<Box<str>> =
-            self.units.iter().filter(|(unit, known)| is_gone(unit, known)).map(|(unit, _)| unit.clone()).collect();
+        let mut gone: Vec<Box<str>> = self
+            .units
+            .iter()
+            .filter(|(unit, known)| is_gone(unit, known))
+            .map(|(unit, _)| unit.clone())
+            .collect();
         gone.sort_unstable();
         for unit in gone {
             self.remove(&unit, out);
         }
-        let mut ended: Vec<u32> =
-            self.jobs.iter().filter(|(id, job)| job.listing != listing && !jobs.contains(id)).map(|(id, _)| *id).collect();
+        let mut ended: Vec<u32> = self
+            .jobs
+            .iter()
+            .filter(|(id, job)| job.listing != listing && !jobs.contains(id))
+            .map(|(id, _)| *id)
+            .collect();
         ended.sort_unstable();
         for id in ended {
             self.job_removed(id, "", "", at_ns, out);
@@ -177,7 +185,14 @@ impl Model {
     }
 
     /// A job ended; an empty result is one that nobody knows.
-    pub(super) fn job_removed(&mut self, id: u32, unit: &str, result: &str, at_ns: u64, out: &mut VecDeque<Output>) {
+    pub(super) fn job_removed(
+        &mut self,
+        id: u32,
+        unit: &str,
+        result: &str,
+        at_ns: u64,
+        out: &mut VecDeque<Output>,
+    ) {
         self.job_kind(id, "", out);
         let mut job = match self.jobs.remove(&id) {
             Some(known) => known.job,

@@ -40,10 +40,7 @@ pub(super) fn places(wish: &str) -> Vec<Place> {
         return vec![if is_private { Place::Private(path.into()) } else { Place::Bus(wish.into()) }];
     }
     let bus = std::env::var("DBUS_SYSTEM_BUS_ADDRESS").ok().filter(|address| !address.is_empty());
-    vec![
-        Place::Bus(bus.unwrap_or_else(|| format!("unix:path={SYSTEM_BUS}"))),
-        Place::Private(PRIVATE.into()),
-    ]
+    vec![Place::Bus(bus.unwrap_or_else(|| format!("unix:path={SYSTEM_BUS}"))), Place::Private(PRIVATE.into())]
 }
 
 /// Whether a manager can ever appear here, without an address that says so.

@@ -119,10 +119,7 @@ mod tests {
         };
         let right = Properties::new(values());
         assert_eq!(right.text("Text").as_deref(), Some("a"));
-        assert_eq!(
-            (right.u64("U64"), right.u32("U32"), right.i32("I32")),
-            (Some(5), Some(6), Some(-7))
-        );
+        assert_eq!((right.u64("U64"), right.u32("U32"), right.i32("I32")), (Some(5), Some(6), Some(-7)));
         assert_eq!((right.id("Id"), right.id("None")), (Some([9; 16]), Some([0; 16])));
         assert_eq!(right.texts("Texts").map(|texts| texts.len()), Some(2));
         assert_eq!(right.text("Absent"), None);

@@ -142,8 +142,11 @@ mod tests {
     use crate::collector::systemd::unit::{RunChange, StateChange};
 
     fn state(unit: &str, changed_us: u64, active: &str) -> Signal {
-        let change =
-            StateChange { changed_us: Some(changed_us), active: Some(active.into()), ..StateChange::default() };
+        let change = StateChange {
+            changed_us: Some(changed_us),
+            active: Some(active.into()),
+            ..StateChange::default()
+        };
         Signal::State { unit: unit.into(), change: Box::new(change) }
     }
 
@@ -192,7 +195,11 @@ mod tests {
         let ring = Ring::new(usize::MAX);
         let signals: Vec<Signal> = (0..1000)
             .map(|time| {
-                state(&format!("{}.service", time % 3), time, if time % 2 == 0 { "active" } else { "inactive" })
+                state(
+                    &format!("{}.service", time % 3),
+                    time,
+                    if time % 2 == 0 { "active" } else { "inactive" },
+                )
             })
             .collect();
         signals.iter().for_each(|signal| ring.push(signal.clone()));

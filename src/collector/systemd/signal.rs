@@ -42,16 +42,35 @@ pub(super) enum SignalError {
 /// One announcement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Signal {
-    UnitNew { unit: Box<str> },
-    UnitRemoved { unit: Box<str> },
-    JobNew { id: u32, unit: Box<str>, at_ns: u64 },
-    JobRemoved { id: u32, unit: Box<str>, result: Box<str>, at_ns: u64 },
+    UnitNew {
+        unit: Box<str>,
+    },
+    UnitRemoved {
+        unit: Box<str>,
+    },
+    JobNew {
+        id: u32,
+        unit: Box<str>,
+        at_ns: u64,
+    },
+    JobRemoved {
+        id: u32,
+        unit: Box<str>,
+        result: Box<str>,
+        at_ns: u64,
+    },
     Reloading(bool),
     Started,
     /// The manager left the bus, or came back under another name.
     OwnerChanged,
-    State { unit: Box<str>, change: Box<StateChange> },
-    Run { unit: Box<str>, change: Box<RunChange> },
+    State {
+        unit: Box<str>,
+        change: Box<StateChange>,
+    },
+    Run {
+        unit: Box<str>,
+        change: Box<RunChange>,
+    },
 }
 
 /// Who may be listened to on a connection.
