@@ -1,1 +1,272 @@
-//! From facts to incidents.
+//! From facts to incidents: what failed, why, what comes next, and the proof.
+//!
+//! `rules` says what may cause what, `window` keeps the facts and finds the licensed edges, `component` and `forest` choose the
+//! causes, `verdict` writes down what follows, `registry` remembers what was said before.
+//!
+//! Invariants:
+//! - No input and output, no clock: facts and times come in as arguments, revisions go out.
+//! - A verdict is a function of the set of facts; only the number of its revision depends on the order of arrival.
+//! - Time alone never licenses an edge, and what cannot be known is said to be unknown.
+
+pub mod component;
+pub mod forest;
+pub mod gaps;
+pub mod impact;
+pub mod incident;
+pub mod licence;
+pub mod life;
+pub mod predict;
+pub mod registry;
+pub mod rules;
+pub mod topology;
+pub mod trends;
+pub mod verdict;
+pub mod who;
+pub mod window;
+pub mod words;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub use incident::{Incident, Level, State};
+pub use rules::{RuleError, RuleSet};
+pub use window::Bounds;
+
+use crate::detect::{FACT_KINDS, Fact, FactKind, KeyKind, Role};
+use component::Component;
+use gaps::Gaps;
+use registry::Registry;
+use topology::Topology;
+use trends::Trends;
+use verdict::{Scene, Verdict};
+use window::{Slot, Window, WindowStats};
+
+/// What the engine counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExplainStats {
+    /// The facts.
+    pub window: WindowStats,
+    /// Facts that are kept.
+    pub facts: usize,
+    /// Incidents that are open.
+    pub open: usize,
+    /// Incidents that did not fit.
+    pub refused: u64,
+    /// Revisions made.
+    pub revisions: u64,
+    /// Components judged.
+    pub judged: u64,
+    /// Relations that did not fit.
+    pub relations_refused: u64,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Explain {
+    boot_id: [u8; 16],
+    rules: Arc<RuleSet>,
+    window: Window,
+    topology: Topology,
+    trends: Trends,
+    gaps: Gaps,
+    registry: Registry,
+    dirty: BTreeSet<Slot>,
+    /// A relation came: edges that relations license have to be looked for again.
+    relations_changed: bool,
+    judged: u64,
+    bounds: Bounds,
+    touched: Vec<Slot>,
+    housekeeping_due_ns: u64,
+}
+
+/// How often what is old is forgotten and what is due looked at.
+const HOUSEKEEPING_NS: u64 = 1_000_000_000;
+
+impl Explain {
+    /// An engine that has seen nothing.
+    #[must_use]
+    pub fn new(boot_id: [u8; 16], rules: Arc<RuleSet>, bounds: Bounds) -> Self {
+        Self {
+            boot_id,
+            rules,
+            window: Window::new(bounds),
+            topology: Topology::default(),
+            trends: Trends::default(),
+            gaps: Gaps::default(),
+            registry: Registry::default(),
+            dirty: BTreeSet::new(),
+            relations_changed: false,
+            judged: 0,
+            bounds,
+            touched: Vec::new(),
+            housekeeping_due_ns: 0,
+        }
+    }
+
+    /// Takes in a fact.
+    pub fn insert(&mut self, fact: Fact) {
+        match fact.kind {
+            FactKind::Relation => self.relations_changed |= self.topology.insert(&fact),
+            FactKind::ResourceTrend => self.insert_trend(fact),
+            FactKind::EvidenceGap => {
+                if self.gaps.insert(&fact) {
+                    // What was silent may have been deaf.
+                    self.dirty.extend(self.registry.open_facts().filter_map(|id| self.window.slot(id)));
+                }
+            }
+            _ => {
+                if matches!(fact.kind, FactKind::UnitStarted | FactKind::ContainerStarted) {
+                    self.touch_run(&fact);
+                }
+                self.touched.clear();
+                let slot = self.window.insert(fact, &self.rules, &self.topology, &mut self.touched);
+                self.dirty.extend(slot);
+                self.dirty.extend(self.touched.drain(..));
+            }
+        }
+    }
+
+    fn insert_trend(&mut self, fact: Fact) {
+        if !self.trends.insert(fact.clone()) {
+            return;
+        }
+        let Some(resource) = trends::resource(&fact) else { return };
+        // It may show who used up what ran out.
+        for culprit in self.rules.culprits.iter().filter(|culprit| culprit.resource == resource) {
+            for key in fact.keys.iter().filter(|key| culprit.keys.contains(&key.kind)) {
+                let roots = culprit.kinds.iter().flat_map(|&kind| self.window.under(key, kind));
+                self.dirty.extend(roots);
+            }
+        }
+    }
+
+    /// Marks what failed in something that runs again.
+    fn touch_run(&mut self, fact: &Fact) {
+        for key in fact.keys.iter().filter(|key| matches!(key.kind, KeyKind::Unit | KeyKind::Pod)) {
+            let symptoms = FACT_KINDS.iter().filter(|info| info.role == Role::Symptom);
+            self.dirty.extend(symptoms.flat_map(|info| self.window.under(key, info.kind)));
+        }
+    }
+
+    /// Whether something came that may change a verdict.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty() || self.relations_changed
+    }
+
+    /// Puts other rules in force, and judges everything again.
+    pub fn set_rules(&mut self, rules: Arc<RuleSet>) {
+        let facts: Vec<Fact> = self.window.facts().cloned().collect();
+        let stats = self.window.stats;
+        self.rules = rules;
+        self.window = Window::new(self.bounds);
+        facts.into_iter().for_each(|fact| self.insert(fact));
+        self.window.stats = stats;
+        self.dirty = self.window.slots().collect();
+    }
+
+    /// Judges what changed, and puts the revisions that follow into `out`. `boot_unix_ns`: Unix nanoseconds at boot.
+    pub fn settle(&mut self, now_ns: u64, boot_unix_ns: u64, out: &mut Vec<Incident>) {
+        if now_ns >= self.housekeeping_due_ns {
+            self.housekeeping_due_ns = now_ns.saturating_add(HOUSEKEEPING_NS);
+            self.forget(now_ns);
+            let due: Vec<(String, Option<Slot>)> = self
+                .registry
+                .due(now_ns)
+                .map(|(id, fact)| (id, fact.and_then(|fact| self.window.slot(fact))))
+                .collect();
+            for (id, slot) in due {
+                match slot {
+                    Some(slot) => drop(self.dirty.insert(slot)),
+                    // Its facts had to give way: nothing is left to judge.
+                    None => self.registry.close(&id, out),
+                }
+            }
+        }
+        if std::mem::take(&mut self.relations_changed) {
+            self.bind_relations();
+            // Who depends on whom is part of the impact.
+            self.dirty.extend(self.registry.open_facts().filter_map(|id| self.window.slot(id)));
+        }
+        let dirty = std::mem::take(&mut self.dirty);
+        let mut seen: BTreeSet<Slot> = BTreeSet::new();
+        for slot in dirty {
+            if seen.contains(&slot) || self.window.fact(slot).is_none() {
+                continue;
+            }
+            let slots = component::reach(&self.window, &self.rules, slot);
+            seen.extend(&slots);
+            let (verdicts, facts) = self.judge(&slots, now_ns, boot_unix_ns);
+            self.judged += 1;
+            self.registry.settle(&facts, verdicts, out);
+        }
+    }
+
+    /// The incidents that are kept, the newest last.
+    pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
+        self.registry.incidents()
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn stats(&self) -> ExplainStats {
+        ExplainStats {
+            window: self.window.stats,
+            facts: self.window.len(),
+            open: self.registry.open(),
+            refused: self.registry.refused,
+            revisions: self.registry.revisions,
+            judged: self.judged,
+            relations_refused: self.topology.refused,
+        }
+    }
+
+    fn judge(&self, slots: &[Slot], now_ns: u64, boot_unix_ns: u64) -> (Vec<Verdict>, Vec<u64>) {
+        let component = Component::new(&self.window, &self.rules, &self.gaps, slots);
+        let scene = Scene {
+            window: &self.window,
+            rules: &self.rules,
+            topology: &self.topology,
+            trends: &self.trends,
+            gaps: &self.gaps,
+            boot_id: self.boot_id,
+            now_ns,
+            boot_unix_ns,
+        };
+        let verdicts =
+            component.incidents().into_iter().map(|root| verdict::judge(scene, &component, root)).collect();
+        (verdicts, component.facts.iter().map(|fact| fact.id()).collect())
+    }
+
+    fn forget(&mut self, now_ns: u64) {
+        self.touched.clear();
+        self.registry.expire(now_ns, self.bounds.cause_ns);
+        let pinned = self.registry.pinned();
+        self.window.expire(now_ns, pinned, &mut self.touched);
+        self.dirty.extend(self.touched.drain(..));
+        self.gaps.expire(now_ns.saturating_sub(self.bounds.context_ns));
+        self.trends.expire(now_ns.saturating_sub(self.bounds.context_ns));
+    }
+
+    fn bind_relations(&mut self) {
+        let kinds: BTreeSet<FactKind> = self
+            .rules
+            .rules
+            .iter()
+            .filter(|rule| !rule.via.is_empty())
+            .flat_map(|rule| rule.effects.iter().copied())
+            .collect();
+        let slots: Vec<Slot> = self
+            .window
+            .slots()
+            .filter(|&slot| self.window.fact(slot).is_some_and(|fact| kinds.contains(&fact.kind)))
+            .collect();
+        for slot in slots {
+            self.window.bind(slot, &self.rules, &self.topology);
+            self.dirty.insert(slot);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What hangs together: the facts that edges connect, split into trees with one root each.
+//!
+//! Invariants:
+//! - A component is a pure function of the window: the same facts make the same trees, in the same order.
+//! - At most [`MEMBERS_MAX`] facts; what goes beyond is not followed, and the tree says so.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::forest::{self, Edge};
+use super::gaps::Gaps;
+use super::licence;
+use super::rules::{Part, RuleSet};
+use super::window::{Slot, Window};
+use crate::detect::{Fact, Role};
+
+/// Facts of one component.
+pub const MEMBERS_MAX: usize = 512;
+
+/// The facts that edges connect.
+#[derive(Debug)]
+pub struct Component<'window> {
+    /// Where they are, in the canonical order.
+    pub slots: Vec<Slot>,
+    /// Them.
+    pub facts: Vec<&'window Fact>,
+    /// The licensed edges between them.
+    pub edges: Vec<Edge>,
+    /// For each fact the edge to its cause.
+    pub parents: Vec<Option<usize>>,
+    /// For each fact the root above it.
+    pub roots: Vec<usize>,
+    /// For each fact whether it is a symptom that nobody asked for.
+    pub suffers: Vec<bool>,
+}
+
+/// The slots that edges connect with this one.
+#[must_use]
+pub fn reach(window: &Window, rules: &RuleSet, start: Slot) -> Vec<Slot> {
+    let mut seen = BTreeSet::from([start]);
+    let mut border = VecDeque::from([start]);
+    while let Some(slot) = border.pop_front() {
+        for bond in window.bonds(slot) {
+            let causal =
+                rules.rule(bond.rule).is_some_and(|rule| matches!(rule.part, Part::Causes | Part::Repeats));
+            if causal && seen.len() < MEMBERS_MAX && seen.insert(bond.other) {
+                border.push_back(bond.other);
+            }
+        }
+    }
+    seen.into_iter().collect()
+}
+
+impl<'window> Component<'window> {
+    /// Chooses the causes among these facts.
+    #[must_use]
+    pub fn new(window: &'window Window, rules: &RuleSet, gaps: &Gaps, slots: &[Slot]) -> Self {
+        let mut members: Vec<(&Fact, u64, Slot)> =
+            slots.iter().filter_map(|&slot| Some((window.fact(slot)?, window.id(slot)?, slot))).collect();
+        members.sort_by_key(|(fact, id, _)| (fact.from_ns, fact.until_ns, fact.kind, *id));
+        let slots: Vec<Slot> = members.iter().map(|&(_, _, slot)| slot).collect();
+        let facts: Vec<&Fact> = members.iter().map(|&(fact, _, _)| fact).collect();
+        let place_of: std::collections::HashMap<Slot, usize> =
+            slots.iter().enumerate().map(|(place, &slot)| (slot, place)).collect();
+        let mut edges = Vec::new();
+        for (cause, &slot) in slots.iter().enumerate() {
+            for bond in window.bonds(slot).iter().filter(|bond| bond.is_cause) {
+                let (Some(&effect), Some(rule)) = (place_of.get(&bond.other), rules.rule(bond.rule)) else {
+                    continue;
+                };
+                if !matches!(rule.part, Part::Causes | Part::Repeats) {
+                    continue;
+                }
+                let weighed = licence::weigh(rule, bond.key, (facts[cause], facts[effect]), window, gaps);
+                let repeats = rule.part == Part::Repeats;
+                edges.push(Edge { cause, effect, rule: bond.rule, repeats, key: bond.key, weighed });
+            }
+        }
+        edges.sort_by_key(|edge| (edge.cause, edge.effect, edge.rule));
+        let suffers =
+            slots.iter().zip(&facts).map(|(&slot, fact)| suffers(window, rules, slot, fact)).collect();
+        let parents = forest::grow(&facts, &edges);
+        let roots = forest::roots(&parents, &edges);
+        Self { slots, facts, edges, parents, roots, suffers }
+    }
+
+    /// The roots of trees in which somebody suffers.
+    #[must_use]
+    pub fn incidents(&self) -> Vec<usize> {
+        let found: BTreeSet<usize> = self
+            .roots
+            .iter()
+            .zip(&self.suffers)
+            .filter(|(_, suffers)| **suffers)
+            .map(|(&root, _)| root)
+            .collect();
+        found.into_iter().collect()
+    }
+
+    /// The places of the tree below a root, in the canonical order.
+    #[must_use]
+    pub fn members(&self, root: usize) -> Vec<usize> {
+        (0..self.facts.len()).filter(|&place| self.roots[place] == root).collect()
+    }
+
+    /// The way from the root down to a fact, as places of edges.
+    #[must_use]
+    pub fn way_to(&self, place: usize) -> Vec<usize> {
+        let mut way = Vec::new();
+        let mut at = place;
+        while let Some(edge) = self.parents[at] {
+            way.push(edge);
+            at = self.edges[edge].cause;
+        }
+        way.reverse();
+        way
+    }
+}
+
+/// Whether a fact is a symptom that nobody asked for and that concerns somebody.
+fn suffers(window: &Window, rules: &RuleSet, slot: Slot, fact: &Fact) -> bool {
+    let silenced = || {
+        window.bonds(slot).iter().any(|bond| {
+            !bond.is_cause && rules.rule(bond.rule).is_some_and(|rule| rule.part == Part::Silences)
+        })
+    };
+    let muted = || {
+        rules.mutes.iter().any(|mute| {
+            mute.kinds.contains(&fact.kind) && mute.when.iter().all(|condition| condition.holds(fact, fact))
+        })
+    };
+    fact.kind.info().role == Role::Symptom && !muted() && !silenced()
+}

@@ -1,0 +1,164 @@
+//! Who needs whom: units that require units, services that lead to pods, clients that connect to servers.
+//!
+//! Invariants:
+//! - At most [`RELATIONS_MAX`] relations; what does not fit is counted, and what was told last of a relation counts.
+//! - A walk ends after [`STEPS_MAX`] steps and [`REACH_MAX`] places, so that a circle of units costs no more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::detect::{Fact, FactKind, Key, KeyKind, Subject, Value};
+
+/// Relations kept.
+pub const RELATIONS_MAX: usize = 32_768;
+
+/// How many relations one after the other are followed.
+pub const STEPS_MAX: usize = 6;
+
+/// How many places one walk visits.
+pub const REACH_MAX: usize = 256;
+
+/// One relation: the dependant needs the target.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Need {
+    /// `requires`, `binds_to`, `part_of`, `wants`, `routes_to`, `connects_to`, `runs_on`.
+    pub relation: String,
+    /// Who or what is at the other end.
+    pub other: Subject,
+    /// Replicas that are wanted, of a workload or service; negative if nobody said.
+    pub replicas: i64,
+}
+
+/// The relations.
+#[derive(Debug, Default)]
+pub struct Topology {
+    /// By dependant.
+    needs: BTreeMap<Subject, BTreeSet<Need>>,
+    /// By target.
+    needed_by: BTreeMap<Subject, BTreeSet<Need>>,
+    count: usize,
+    /// Relations that did not fit.
+    pub refused: u64,
+}
+
+fn text<'fact>(fact: &'fact Fact, name: &str) -> Option<&'fact str> {
+    match fact.detail.get(name)? {
+        Value::Text(text) => Some(text),
+        _ => None,
+    }
+}
+
+impl Topology {
+    /// Takes in a relation. Says whether it is news.
+    pub fn insert(&mut self, fact: &Fact) -> bool {
+        let (FactKind::Relation, Some(relation), Some(kind), Some(name)) =
+            (fact.kind, text(fact, "relation"), text(fact, "target_type"), text(fact, "target"))
+        else {
+            return false;
+        };
+        let target = Subject::new(kind, name);
+        let replicas = match fact.detail.get("replicas") {
+            Some(Value::Number(number)) => *number,
+            _ => -1,
+        };
+        let of = |other: Subject| Need { relation: relation.to_owned(), other, replicas };
+        let dependant = fact.subject.clone();
+        let known = self.needs.entry(dependant.clone()).or_default();
+        if known.contains(&of(target.clone())) {
+            return false;
+        }
+        let old = known.iter().find(|need| need.relation == relation && need.other == target).cloned();
+        if let Some(old) = old {
+            known.remove(&old);
+            if let Some(back) = self.needed_by.get_mut(&target) {
+                back.retain(|need| need.relation != relation || need.other != dependant);
+            }
+            self.count -= 1;
+        } else if self.count >= RELATIONS_MAX {
+            self.refused += 1;
+            return false;
+        }
+        self.count += 1;
+        self.needs.entry(dependant.clone()).or_default().insert(of(target.clone()));
+        self.needed_by.entry(target).or_default().insert(of(dependant));
+        true
+    }
+
+    /// Relations kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Who needs this directly.
+    pub fn dependants(&self, target: &Subject) -> impl Iterator<Item = &Need> {
+        self.needed_by.get(target).into_iter().flatten()
+    }
+
+    /// What this needs directly.
+    pub fn needs(&self, dependant: &Subject) -> impl Iterator<Item = &Need> {
+        self.needs.get(dependant).into_iter().flatten()
+    }
+
+    /// The keys of what the fact's subject needs by these relations, or of what needs it.
+    #[must_use]
+    pub fn near(&self, fact: &Fact, via: &[String], dependants: bool) -> Vec<Key> {
+        let map = if dependants { &self.needed_by } else { &self.needs };
+        let mut reached: BTreeSet<&Subject> = BTreeSet::new();
+        let places = subjects(fact);
+        let mut border: Vec<&Subject> = places.iter().collect();
+        for _ in 0..STEPS_MAX {
+            let mut next = Vec::new();
+            for place in border {
+                for need in map.get(place).into_iter().flatten().filter(|need| via.contains(&need.relation)) {
+                    if reached.len() < REACH_MAX && reached.insert(&need.other) {
+                        next.push(&need.other);
+                    }
+                }
+            }
+            border = next;
+        }
+        reached.iter().map(|subject| key_of(subject)).collect()
+    }
+}
+
+/// The places of the topology that a fact is about.
+#[must_use]
+pub fn subjects(fact: &Fact) -> BTreeSet<Subject> {
+    let mut places = BTreeSet::from([fact.subject.clone()]);
+    for key in &fact.keys {
+        match key.kind {
+            KeyKind::Unit => drop(places.insert(Subject::new("unit", &*key.value))),
+            KeyKind::Pod => drop(places.insert(Subject::new("pod", &*key.value))),
+            KeyKind::Owner | KeyKind::Object => {
+                if let Some((kind, name)) = key.value.split_once('/') {
+                    places.insert(Subject::new(&kind.to_lowercase(), name));
+                }
+            }
+            _ => {}
+        }
+    }
+    places
+}
+
+/// The key by which facts about a place are found.
+fn key_of(subject: &Subject) -> Key {
+    let kind = match subject.kind.as_str() {
+        "unit" => KeyKind::Unit,
+        "pod" => KeyKind::Pod,
+        "node" => KeyKind::Node,
+        other => {
+            let mut kind = other.to_owned();
+            if let Some(first) = kind.get_mut(..1) {
+                first.make_ascii_uppercase();
+            }
+            return Key { kind: KeyKind::Object, value: format!("{kind}/{}", subject.name) };
+        }
+    };
+    Key { kind, value: subject.name.clone() }
+}
