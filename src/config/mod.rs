@@ -79,6 +79,10 @@ pub struct Settings {
     pub correlation: Correlation,
     /// Plain text to the server and the OTLP receiver.
     pub grpc_insecure: bool,
+    /// Where each revision of an incident is appended as a line; `-` is the standard output.
+    pub output: Option<PathBuf>,
+    /// A folder of rules that add to the shipped ones, or replace them by name.
+    pub rules: Option<PathBuf>,
     /// The Unix socket of `status` and its siblings.
     pub socket: PathBuf,
     /// Where the agent keeps its identity and epoch.
@@ -228,6 +232,8 @@ impl Default for Settings {
             flush_interval: Duration::from_secs(1),
             correlation: Correlation::Semantic,
             grpc_insecure: true,
+            output: None,
+            rules: None,
             socket: "/run/tapio/collector.sock".into(),
             state_dir: "/var/lib/tapio".into(),
             kubeconfig: String::new(),

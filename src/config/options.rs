@@ -180,6 +180,11 @@ fn name_of<T: PartialEq>(names: &[(&str, T)], value: &T) -> String {
     names.iter().find(|(_, named)| named == value).map_or_else(String::new, |(name, _)| (*name).to_owned())
 }
 
+/// A path that may be missing.
+fn written_path(path: Option<&std::path::PathBuf>) -> String {
+    path.map_or_else(String::new, |path| path.display().to_string())
+}
+
 /// Every setting, in the order of `--help`.
 pub const OPTIONS: &[Opt] = &[
     opt(
@@ -261,6 +266,20 @@ pub const OPTIONS: &[Opt] = &[
         "plain text to the server and the receiver",
         |s, v| put(&mut s.grpc_insecure, values::switch(v)),
         |s| s.grpc_insecure.to_string(),
+    ),
+    opt(
+        "output",
+        Form::Text("FILE"),
+        "where each revision of an incident is appended as a line of JSON; `-` is the standard output",
+        |s, v| put(&mut s.output, values::path_or_none(v)),
+        |s| written_path(s.output.as_ref()),
+    ),
+    opt(
+        "rules",
+        Form::Text("PATH"),
+        "folder of rule files that add to the built-in ones, or replace them by name",
+        |s, v| put(&mut s.rules, values::path_or_none(v)),
+        |s| written_path(s.rules.as_ref()),
     ),
     opt(
         "socket",
@@ -396,7 +415,7 @@ pub const OPTIONS: &[Opt] = &[
         Form::Text("PATH"),
         "where the files of the journal are; empty: where this host's journald keeps them",
         |s, v| put(&mut s.journal.directory, values::path_or_none(v)),
-        |s| s.journal.directory.as_ref().map_or_else(String::new, |path| path.display().to_string()),
+        |s| written_path(s.journal.directory.as_ref()),
     ),
     opt(
         "journal-namespace",

@@ -199,6 +199,8 @@ async fn talk(mut stream: UnixStream, vitals: &dyn Vitals) {
 fn answer(line: &[u8], vitals: &dyn Vitals) -> Vec<u8> {
     match serde_json::from_slice(line) {
         Ok(Request::Status) => json_line(&vitals.snapshot()),
+        Ok(Request::Incidents) => json_line(&vitals.incidents(None)),
+        Ok(Request::Explain { id }) => json_line(&vitals.incidents(Some(&id))),
         Err(error) => refusal(format!("{error}; a request is one line such as {{\"command\":\"status\"}}")),
     }
 }

@@ -118,6 +118,7 @@ pub struct Engine {
     collectors: Vec<JoinHandle<End>>,
     stop_collectors: watch::Sender<bool>,
     shards: Vec<JoinHandle<End>>,
+    explain: Option<JoinHandle<End>>,
     egress: JoinHandle<End>,
     stop: Arc<AtomicBool>,
     wake: Arc<Notify>,
@@ -141,9 +142,15 @@ pub struct Parts<'start, Inspect> {
     pub entities: Box<dyn Fn() -> EntityTable>,
     /// Makes what sees the events of a shard.
     pub inspect: Box<dyn Fn() -> Inspect>,
+    /// Makes the worker of the thread that follows the shards and ends after them; it gets a way to egress of its
+    /// own. Called once every shard has its `inspect`.
+    pub explain: Option<MakeExplain<'start>>,
     /// Makes the report that the server shows.
     pub ledger_report: Box<dyn Fn(&Reports) -> LedgerReport + Send>,
 }
+
+/// Makes a worker that sends batches.
+pub type MakeExplain<'start> = Box<dyn FnOnce(shard::Output) -> Box<dyn worker::Worker> + 'start>;
 
 impl<Inspect> std::fmt::Debug for Parts<'_, Inspect> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -188,10 +195,14 @@ pub fn start<Inspect: shard::Inspect>(
     let mut reports = Reports::default();
     let mut sealed_inputs = Vec::new();
     let mut outputs = Vec::new();
-    for _ in &placement.shards {
+    let mut way_to_egress = || {
         let [bulk, urgent] = [0; 2].map(|_| queue::batches(BATCH_QUEUE));
         sealed_inputs.push([bulk.1, urgent.1]);
-        outputs.push(shard::Output { lanes: [bulk.0, urgent.0], wake: Arc::clone(&wake) });
+        shard::Output { lanes: [bulk.0, urgent.0], wake: Arc::clone(&wake) }
+    };
+    let explain_output = parts.explain.is_some().then(&mut way_to_egress);
+    for _ in &placement.shards {
+        outputs.push(way_to_egress());
         reports.shards.push(Arc::new(Mutex::new(shard::ShardReport::new())));
     }
     let mut inputs: Vec<Vec<shard::Input>> = placement.shards.iter().map(|_| Vec::new()).collect();
@@ -225,6 +236,10 @@ pub fn start<Inspect: shard::Inspect>(
 
     let ends = inputs.into_iter().zip(outputs).zip(reports.shards.iter().cloned()).collect();
     let shards = spawn_shards(shared, &placement.shards, ends, &*parts.entities, &*parts.inspect)?;
+    let explain = match parts.explain.zip(explain_output) {
+        Some((make, output)) => Some(spawn("explain", placement.egress, shared, make(output))?),
+        None => None,
+    };
     let (stop_collectors, stop_seen) = Stop::new();
     let own = own.into_iter().map(|lanes| shard_ports(lanes, &shards)).zip(parts.collectors).collect();
     let context = |port| Context {
@@ -246,7 +261,7 @@ pub fn start<Inspect: shard::Inspect>(
         None => Vec::new(),
     };
     let ledger = Arc::clone(&shared.ledger);
-    Ok(Engine { drains, collectors, stop_collectors, shards, egress, stop, wake, deadline, ledger, reports })
+    Ok(Engine { drains, collectors, stop_collectors, shards, explain, egress, stop, wake, deadline, ledger, reports })
 }
 
 /// Makes the two queues from one producer to one shard.
@@ -385,7 +400,8 @@ impl Engine {
         for thread in &self.collectors {
             thread.thread().unpark();
         }
-        for thread in self.collectors.into_iter().chain(self.drains).chain(self.shards) {
+        let shards = self.shards.into_iter().chain(self.explain);
+        for thread in self.collectors.into_iter().chain(self.drains).chain(shards) {
             if !matches!(thread.join(), Ok(End::Finished)) {
                 stopped = Stopped::Broken;
             }
@@ -402,7 +418,7 @@ impl Engine {
     /// Whether a thread ended that should not have.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        let threads = self.drains.iter().chain(&self.collectors).chain(&self.shards);
+        let threads = self.drains.iter().chain(&self.collectors).chain(&self.shards).chain(&self.explain);
         threads.into_iter().any(JoinHandle::is_finished) || self.egress.is_finished()
     }
 

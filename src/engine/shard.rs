@@ -118,18 +118,23 @@ pub trait Inspect: Send + 'static {
     fn tick(&mut self, now_ns: u64);
 }
 
-/// Sees nothing.
-#[derive(Debug, Clone, Copy)]
-pub struct NoInspect;
-
-impl Inspect for NoInspect {
+/// None sees nothing.
+impl<I: Inspect> Inspect for Option<I> {
     fn kinds(&self) -> u128 {
-        0
+        self.as_ref().map_or(0, I::kinds)
     }
 
-    fn event(&mut self, _event: &Event<'_>, _owner: &Entity, _sequence: u64) {}
+    fn event(&mut self, event: &Event<'_>, owner: &Entity, sequence: u64) {
+        if let Some(inspect) = self {
+            inspect.event(event, owner, sequence);
+        }
+    }
 
-    fn tick(&mut self, _now_ns: u64) {}
+    fn tick(&mut self, now_ns: u64) {
+        if let Some(inspect) = self {
+            inspect.tick(now_ns);
+        }
+    }
 }
 
 /// Everything a shard is made of.

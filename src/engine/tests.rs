@@ -488,6 +488,7 @@ fn a_panicking_shard_costs_the_others_nothing() {
             hello: Hello::default(),
             entities: Box::new(|| EntityTable::new([7; 16], 64, Box::new(NoHost))),
             inspect: Box::new(inspect),
+            explain: None,
             ledger_report: Box::new(|_| LedgerReport::default()),
         },
     )

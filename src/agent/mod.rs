@@ -15,12 +15,24 @@ use crate::collector::ebpf::errno::{self, Blind, ERRNO_PROGRAM, ErrnoWatch};
 use crate::collector::ebpf::{self, Attached, CpuWords, Lane, LoadError, Loaded};
 use crate::collector::{COLLECTORS, CollectorInfo, Unavailable};
 use crate::config::{Settings, Switch};
-use crate::engine::{self, Engine, Live, Reports, Rings, Shared, Stopped, drain, shard};
+use crate::engine::{self, Engine, Live, Reports, Rings, Shared, Stopped, drain};
 use crate::entity::{self, EntityTable, Host, HostError, LiveLookup};
 use crate::event::Source;
 use crate::health::{CollectorHealth, Health, ProbeState, State};
 use crate::ledger::Ledger;
-use crate::proto::{Hello, LedgerReport};
+use crate::proto::{Hello, LedgerReport, SemanticGroup};
+
+mod explaining;
+mod incidents;
+mod outputs;
+
+pub use incidents::Stats as ExplainThreadStats;
+pub use outputs::{Counts as OutputCounts, Incidents, OutputError};
+
+pub use explaining::{RulesError, rules};
+
+use explaining::Explaining;
+use tokio::sync::mpsc;
 
 /// Why the agent ended other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +57,12 @@ pub enum AgentError {
     /// The threads did not start.
     #[error(transparent)]
     Start(#[from] engine::StartError),
+    /// `--output` cannot be used.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// The rules cannot be used.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     /// A thread broke down.
     #[error("a worker broke down and the agent stopped; the log above names it")]
     Broken,
@@ -57,6 +75,7 @@ pub struct Agent {
     engine: Engine,
     counters: Counters,
     errno: Option<ErrnoWatch>,
+    incidents: Arc<Incidents>,
 }
 
 /// What the kernel counts; cheap to clone.
@@ -132,8 +151,13 @@ impl Agent {
     ///
     /// # Errors
     /// [`AgentError`]; nothing runs then.
-    pub fn start(settings: Settings) -> Result<Self, AgentError> {
-        let host = Host::identify(&settings.state_dir)?;
+    pub fn start(
+        settings: Settings,
+        host: &Host,
+        otlp: Option<mpsc::Sender<SemanticGroup>>,
+    ) -> Result<Self, AgentError> {
+        let incidents = Arc::new(Incidents::default());
+        let mut explaining = Explaining::new(&settings, host, &incidents, otlp)?;
         if let Some(notice) = &host.notice {
             tracing::warn!("{notice}");
         }
@@ -163,11 +187,12 @@ impl Agent {
                 rings,
                 collectors,
                 unavailable: &mut |source, why| unavailable.push((source, why)),
-                hello: hello(&host),
+                hello: hello(host),
                 entities: Box::new(move || {
                     EntityTable::new(boot_id, entity::CAPACITY, Box::new(LiveLookup::open()))
                 }),
-                inspect: Box::new(|| shard::NoInspect),
+                inspect: explaining.inspect(),
+                explain: explaining.worker(&shared.ledger),
                 ledger_report,
             },
         )?;
@@ -179,7 +204,13 @@ impl Agent {
             return Err(error);
         }
         let errno = watch_errno(&shared, &counters, cpus_online)?;
-        Ok(Self { shared, engine, counters, errno })
+        Ok(Self { shared, engine, counters, errno, incidents })
+    }
+
+    /// The incidents that it has made.
+    #[must_use]
+    pub fn incidents(&self) -> &Arc<Incidents> {
+        &self.incidents
     }
 
     /// The parts that status and metrics read.
