@@ -7,8 +7,8 @@ use tapio::agent::{AgentError, RulesError};
 use tapio::cli::{self, Command};
 use tapio::config::{ConfigError, Environment, load};
 use tapio::control::client::ClientError;
-use tapio::control::run::RunError;
 use tapio::control::incidents::{self, ExplainError};
+use tapio::control::run::RunError;
 use tapio::control::{doctor, print, run, status};
 use tapio::logging::{Log, LogError};
 

@@ -110,7 +110,13 @@ impl Watches {
 
     /// The worker, once every shard has what it gets.
     #[must_use]
-    pub(super) fn worker(&self, host: &Host, rules: Arc<RuleSet>, ledger: Arc<Ledger>, outputs: Outputs) -> Explainer {
+    pub(super) fn worker(
+        &self,
+        host: &Host,
+        rules: Arc<RuleSet>,
+        ledger: Arc<Ledger>,
+        outputs: Outputs,
+    ) -> Explainer {
         Explainer {
             common: Arc::clone(&self.0),
             inputs: std::mem::take(&mut locked(&self.0.inputs)),
@@ -343,7 +349,8 @@ impl Explainer {
             wait = wait.min(Duration::from_nanos(SETTLE_NS));
         }
         self.common.asleep.store(true, Ordering::SeqCst);
-        if self.inputs.iter().all(BatchReceiver::is_empty) && !self.inputs.iter().all(BatchReceiver::is_over) {
+        if self.inputs.iter().all(BatchReceiver::is_empty) && !self.inputs.iter().all(BatchReceiver::is_over)
+        {
             std::thread::park_timeout(wait);
         }
         self.common.asleep.store(false, Ordering::SeqCst);

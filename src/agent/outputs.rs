@@ -171,7 +171,9 @@ impl Outputs {
         let line = format!("{json}\n");
         if let Err(error) = file.write_all(line.as_bytes()).and_then(|()| file.flush()) {
             if self.counts.file_failed == 0 {
-                tracing::error!("an incident could not be written to --output: {error}; further ones are counted");
+                tracing::error!(
+                    "an incident could not be written to --output: {error}; further ones are counted"
+                );
             }
             self.counts.file_failed += 1;
         }

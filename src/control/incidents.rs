@@ -6,7 +6,7 @@ use super::client::{self, ClientError};
 use super::table::columns;
 use super::{Request, print};
 use crate::agent::{RulesError, rules};
-use crate::explain::{Incident, page};
+use crate::explain::Incident;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -68,11 +68,8 @@ pub fn explain(socket: &Path, id: &str, json: bool) -> Result<(), ExplainError> 
     let [incident] = incidents.as_slice() else {
         return Err(ExplainError::Id { id: id.into(), found: incidents.len() });
     };
-    let text = if json {
-        serde_json::to_string_pretty(incident).unwrap_or_default() + "\n"
-    } else {
-        page::text(incident)
-    };
+    let indented = serde_json::to_string_pretty(incident);
+    let text = if json { serde_json::to_string(incident) } else { indented }.unwrap_or_default() + "\n";
     Ok(printed(socket, &text)?)
 }
 

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use crate::detect::Subject;
-use crate::explain::{FactView, Impact, Incident, Link, Prediction, RootCause};
+use crate::explain::incident::{FactView, Impact, Incident, Link, Prediction, RootCause};
 use crate::proto::{self, Detail, IncidentEntity, IncidentFact, SemanticGroup, detail};
 
 impl From<&Incident> for SemanticGroup {
@@ -73,9 +73,9 @@ fn fact(fact: &FactView) -> IncidentFact {
 fn detail(value: &Value) -> Detail {
     let value = match value {
         Value::Bool(flag) => detail::Value::Flag(*flag),
-        Value::Number(number) => number
-            .as_i64()
-            .map_or_else(|| detail::Value::Text(number.to_string()), detail::Value::Number),
+        Value::Number(number) => {
+            number.as_i64().map_or_else(|| detail::Value::Text(number.to_string()), detail::Value::Number)
+        }
         Value::String(text) => detail::Value::Text(text.clone()),
         other => detail::Value::Text(other.to_string()),
     };
@@ -98,7 +98,9 @@ fn impact(impact: &Impact) -> proto::Impact {
     proto::Impact {
         level: impact.level.name().into(),
         score: impact.score,
-        affected: affected.map(|one| IncidentEntity { r#type: one.kind.clone(), name: one.name.clone() }).collect(),
+        affected: affected
+            .map(|one| IncidentEntity { r#type: one.kind.clone(), name: one.name.clone() })
+            .collect(),
         cascade_probability: impact.cascade_probability,
         cascade_targets: impact.cascade_targets.clone(),
     }

@@ -261,7 +261,19 @@ pub fn start<Inspect: shard::Inspect>(
         None => Vec::new(),
     };
     let ledger = Arc::clone(&shared.ledger);
-    Ok(Engine { drains, collectors, stop_collectors, shards, explain, egress, stop, wake, deadline, ledger, reports })
+    Ok(Engine {
+        drains,
+        collectors,
+        stop_collectors,
+        shards,
+        explain,
+        egress,
+        stop,
+        wake,
+        deadline,
+        ledger,
+        reports,
+    })
 }
 
 /// Makes the two queues from one producer to one shard.

@@ -561,7 +561,8 @@ fn a_broken_egress_breaks_the_engine() {
             unavailable: &mut |_, _| {},
             hello: Hello { agent_id: id(), boot_id: id(), epoch: 1, ..Hello::default() },
             entities: Box::new(|| EntityTable::new([7; 16], 64, Box::new(NoHost))),
-            inspect: Box::new(|| shard::NoInspect),
+            inspect: Box::new(|| None::<Show>),
+            explain: None,
             ledger_report: Box::new(|_| panic!("injected")),
         },
     )
