@@ -18,5 +18,6 @@ pub mod load;
 pub mod logging;
 pub mod metrics;
 pub mod proto;
+pub mod recording;
 pub mod server;
 pub mod sys;
