@@ -85,4 +85,4 @@ pub struct CollectorInfo {
 }
 
 /// Every collector with a thread of its own.
-pub const COLLECTORS: &[CollectorInfo] = &[kubernetes::INFO];
+pub const COLLECTORS: &[CollectorInfo] = &[journald::INFO, kubernetes::INFO];
