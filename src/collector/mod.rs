@@ -86,4 +86,4 @@ pub struct CollectorInfo {
 }
 
 /// Every collector with a thread of its own.
-pub const COLLECTORS: &[CollectorInfo] = &[kubernetes::INFO, systemd::INFO];
+pub const COLLECTORS: &[CollectorInfo] = &[journald::INFO, kubernetes::INFO, systemd::INFO];

@@ -143,6 +143,19 @@ impl<Position: Clone> Stretches<Position> {
         &self.kept
     }
 
+    /// Events that are in the memory of this agent: sent, and neither settled nor spooled.
+    #[must_use]
+    pub fn in_memory(&self) -> u64 {
+        let spooled = self.ledger.source(self.source).spooled.load(Ordering::Relaxed);
+        self.under_way(&self.counts()).saturating_sub(u64::try_from(spooled).unwrap_or(0))
+    }
+
+    /// Events acked so far.
+    #[must_use]
+    pub fn acked(&self) -> u64 {
+        self.counts().acked()
+    }
+
     /// Whether every event was acked and the position behind the last one kept.
     #[must_use]
     pub fn is_settled(&self) -> bool {

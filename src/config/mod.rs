@@ -107,8 +107,14 @@ pub struct Settings {
     pub filters: Filters,
     /// How far back the first start reads what a source still has; `None`: not at all.
     pub since: Option<Since>,
-    /// The journal collector.
-    pub journal: Journal,
+    /// Where the files of the journal are, if not where this host's journald keeps them.
+    pub journal_directory: Option<PathBuf>,
+    /// Namespaces of the journal to read, too.
+    pub journal_namespace: Vec<String>,
+    /// How much of a log message is sent.
+    pub journal_text: JournalText,
+    /// What looks like a password, a key or a token in a log message is masked.
+    pub journal_mask_secrets: bool,
     /// The bench-only `load` probe.
     pub load_probe: bool,
     /// Cores to pin the agent's threads to; empty: placement chooses.
@@ -166,25 +172,6 @@ pub enum JournalText {
     Full,
     /// What it is without its numbers, ids and names.
     Pattern,
-}
-
-/// The journal collector.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Journal {
-    /// Where the files are, if not this host's own.
-    pub directory: Option<PathBuf>,
-    /// Namespaces to read, too.
-    pub namespaces: Vec<String>,
-    /// How much of a message is sent.
-    pub text: JournalText,
-    /// What looks like a password, a key or a token is masked.
-    pub mask_secrets: bool,
-}
-
-impl Default for Journal {
-    fn default() -> Self {
-        Self { directory: None, namespaces: Vec::new(), text: JournalText::Full, mask_secrets: true }
-    }
 }
 
 /// What the kernel side filters and aggregates, so that ruinous rates never reach a ring.
@@ -246,7 +233,10 @@ impl Default for Settings {
             probes_off: Vec::new(),
             filters: Filters::default(),
             since: None,
-            journal: Journal::default(),
+            journal_directory: None,
+            journal_namespace: Vec::new(),
+            journal_text: JournalText::Full,
+            journal_mask_secrets: true,
             load_probe: false,
             cores: Vec::new(),
             shards: 0,

@@ -414,30 +414,30 @@ pub const OPTIONS: &[Opt] = &[
         "journal-directory",
         Form::Text("PATH"),
         "where the files of the journal are; empty: where this host's journald keeps them",
-        |s, v| put(&mut s.journal.directory, values::path_or_none(v)),
-        |s| written_path(s.journal.directory.as_ref()),
+        |s, v| put(&mut s.journal_directory, values::path_or_none(v)),
+        |s| written_path(s.journal_directory.as_ref()),
     ),
     opt(
         "journal-namespace",
         Form::List("NAME,..."),
         "namespaces of the journal to read, too",
-        |s, v| put(&mut s.journal.namespaces, values::list(v, values::file_name)),
-        |s| s.journal.namespaces.join(","),
+        |s, v| put(&mut s.journal_namespace, values::list(v, values::file_name)),
+        |s| s.journal_namespace.join(","),
     ),
     opt(
         "journal-text",
         Form::Text("MODE"),
         "how much of a log message is sent: `full`, or `pattern`: without numbers, ids and names",
-        |s, v| put(&mut s.journal.text, values::one_of(v, &JOURNAL_TEXTS)),
-        |s| name_of(&JOURNAL_TEXTS, &s.journal.text),
+        |s, v| put(&mut s.journal_text, values::one_of(v, &JOURNAL_TEXTS)),
+        |s| name_of(&JOURNAL_TEXTS, &s.journal_text),
     )
     .live(),
     opt(
         "journal-mask-secrets",
         Form::Switch,
         "mask what looks like a password, a key or a token in log messages",
-        |s, v| put(&mut s.journal.mask_secrets, values::switch(v)),
-        |s| s.journal.mask_secrets.to_string(),
+        |s, v| put(&mut s.journal_mask_secrets, values::switch(v)),
+        |s| s.journal_mask_secrets.to_string(),
     )
     .live(),
     opt(

@@ -44,10 +44,7 @@ pub(super) fn parse(line: &str) -> Option<Line<'_>> {
     LINES.iter().find_map(|parse| parse(line))
 }
 
-fn line<'line>(
-    meaning: &'static str,
-    fields: impl IntoIterator<Item = Field<'line>>,
-) -> Option<Line<'line>> {
+fn line<'line>(meaning: &'static str, fields: impl IntoIterator<Item = Field<'line>>) -> Option<Line<'line>> {
     let fields = fields.into_iter().filter(|(_, value)| !value.is_empty()).collect();
     Some(Line { meaning, fields })
 }
@@ -200,10 +197,16 @@ fn device(text: &str) -> &str {
 fn io_error(text: &str) -> Option<Line<'_>> {
     let before = ["", "blk_update_request: ", "critical medium error, ", "critical target error, "];
     let request = before.iter().find_map(|before| text.strip_prefix(before)?.strip_prefix("I/O error, dev "));
-    let medium = ["critical medium error, dev ", "critical target error, dev ", "blk_update_request: critical medium error, dev "]
-        .iter()
-        .find_map(|before| text.strip_prefix(before));
-    let buffer = text.strip_prefix("Buffer I/O error on dev ").or_else(|| text.strip_prefix("Buffer I/O error on device "));
+    let medium = [
+        "critical medium error, dev ",
+        "critical target error, dev ",
+        "blk_update_request: critical medium error, dev ",
+    ]
+    .iter()
+    .find_map(|before| text.strip_prefix(before));
+    let buffer = text
+        .strip_prefix("Buffer I/O error on dev ")
+        .or_else(|| text.strip_prefix("Buffer I/O error on device "));
     let rest = request.or(medium).or(buffer)?;
     let operation = between(rest, ":(", ")").unwrap_or_default();
     let end = rest.find([',', ' ']).unwrap_or(rest.len());
@@ -259,7 +262,8 @@ fn network_watchdog(text: &str) -> Option<Line<'_>> {
 
 /// `mce: [Hardware Error]: CPU 1: Machine Check Exception: ..`
 fn machine_check(text: &str) -> Option<Line<'_>> {
-    let says = text.contains("Machine Check") && (text.starts_with("mce: ") || text.contains("[Hardware Error]"));
+    let says =
+        text.contains("Machine Check") && (text.starts_with("mce: ") || text.contains("[Hardware Error]"));
     says.then_some(())?;
     line("machine_check", [(fields::CPU, number(text, "CPU "))])
 }

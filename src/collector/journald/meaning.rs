@@ -19,7 +19,7 @@ pub(super) enum By {
 }
 
 /// One row of [`MEANINGS`].
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Meaning {
     /// The id, in the order of its hexadecimal digits.
     pub(super) id: u128,
@@ -71,7 +71,11 @@ pub(super) const MEANINGS: &[Meaning] = &[
     row(0xf27a_3f94_406a_4783_b946_a9bc_849e_9452, "ordering_cycle", By::Manager).failure(),
     row(0xc772_d24e_9a88_4cbe_b9ea_1262_5c30_6c01, "bad_unit_file", By::Manager).failure(),
     row(0xc7a7_8707_9b35_4eaa_a9e7_7b37_1893_cd27, "clock_changed", By::Root).failure(),
-    row(0x7c8a_41f3_7b76_4941_a0e1_780b_1be2_f037, "clock_synchronised", By::Unit("systemd-timesyncd.service")),
+    row(
+        0x7c8a_41f3_7b76_4941_a0e1_780b_1be2_f037,
+        "clock_synchronised",
+        By::Unit("systemd-timesyncd.service"),
+    ),
     row(0x9826_8866_d1d5_4a49_9c4e_9892_1d93_bc40, "shutdown", By::Root),
     row(0x6bbd_95ee_9779_41e4_97c4_8be2_7c25_4128, "sleep_entered", By::Root),
     row(0x8811_e6df_2a8e_40f5_8a94_cea2_6f8e_bf14, "sleep_left", By::Root),
@@ -83,7 +87,8 @@ pub(super) const MEANINGS: &[Meaning] = &[
     row(0xf773_79a8_490b_408b_be5f_6940_505a_777b, "journal_started", By::Journal),
     row(0xd93f_b3c9_c24d_451a_97ce_a615_ce59_c00b, "journal_stopped", By::Journal),
     row(0xec38_7f57_7b84_4b8f_a948_f33c_ad9a_75e6, "journal_usage", By::Journal),
-    row(0x1675_d7f1_7217_4098_b110_8bf8_c7dc_8f5d, "dnssec_failure", By::Unit("systemd-resolved.service")).failure(),
+    row(0x1675_d7f1_7217_4098_b110_8bf8_c7dc_8f5d, "dnssec_failure", By::Unit("systemd-resolved.service"))
+        .failure(),
 ];
 
 /// The row of this id.
@@ -106,12 +111,7 @@ mod tests {
         let unknown: Vec<_> =
             MEANINGS.iter().filter(|row| !catalog.contains(&format!("-- {:032x}", row.id))).collect();
         // Messages that have no explanation in the catalog of version 252.
-        let expected = [
-            "unit_killed_by_oomd",
-            "ordering_cycle",
-            "bad_unit_file",
-            "core_backtrace",
-        ];
+        let expected = ["unit_killed_by_oomd", "ordering_cycle", "bad_unit_file", "core_backtrace"];
         assert!(unknown.iter().all(|row| expected.contains(&row.name)), "{unknown:?}");
     }
 

@@ -22,7 +22,12 @@ impl Own {
     pub(super) fn this(boot_id: [u8; 16]) -> Self {
         let variable = |name| std::env::var(name).unwrap_or_default();
         let paths = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        Self::new(std::process::id(), boot_id, [variable("SYSTEMD_EXEC_PID"), variable("INVOCATION_ID")], &paths)
+        Self::new(
+            std::process::id(),
+            boot_id,
+            [variable("SYSTEMD_EXEC_PID"), variable("INVOCATION_ID")],
+            &paths,
+        )
     }
 
     /// The manager's variables are inherited by everything that a service starts: only the process that they name is
@@ -55,7 +60,12 @@ mod tests {
 
     fn own(main_pid: &str) -> Own {
         let variables = [main_pid.to_owned(), INVOCATION.to_owned()];
-        Own::new(77, [1; 16], variables, "1:name=systemd:/system.slice/tapio.service\n0::/system.slice/tapio.service\n")
+        Own::new(
+            77,
+            [1; 16],
+            variables,
+            "1:name=systemd:/system.slice/tapio.service\n0::/system.slice/tapio.service\n",
+        )
     }
 
     /// Scenario: the agent as a service reads entries by itself, an earlier run, its child, the manager and others.

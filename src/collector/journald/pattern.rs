@@ -60,7 +60,9 @@ enum Piece {
 impl Piece {
     fn len(&self) -> usize {
         match *self {
-            Self::Space(len) | Self::Plain(len) | Self::Number(len) | Self::Name(len) | Self::Quoted(len) => len,
+            Self::Space(len) | Self::Plain(len) | Self::Number(len) | Self::Name(len) | Self::Quoted(len) => {
+                len
+            }
         }
     }
 }
@@ -75,7 +77,8 @@ fn next(text: &str) -> Piece {
     {
         return Piece::Quoted(len);
     }
-    let word = run(text, |c| !c.is_whitespace() && !matches!(c, '"' | '\'' | '`' | ',' | ';' | '(' | ')' | '='));
+    let word =
+        run(text, |c| !c.is_whitespace() && !matches!(c, '"' | '\'' | '`' | ',' | ';' | '(' | ')' | '='));
     if word == 0 {
         return Piece::Plain(first.len_utf8());
     }
@@ -103,7 +106,9 @@ fn quoted(text: &str, mark: char) -> Option<usize> {
 fn is_name(word: &str) -> bool {
     let path = word.contains('/') && word.len() > 1;
     let dotted = word.split('.').filter(|part| !part.is_empty()).count() > 2;
-    path || word.contains('@') || word.contains("::") && word.bytes().any(|byte| byte.is_ascii_digit()) || dotted
+    path || word.contains('@')
+        || word.contains("::") && word.bytes().any(|byte| byte.is_ascii_digit())
+        || dotted
 }
 
 /// A word up to its first part with a digit; parts are what hyphens, colons and brackets separate.
@@ -140,7 +145,10 @@ mod tests {
     fn messages_have_patterns() {
         let cases = [
             ("Started Session 42 of User alice.", "Started Session # of User alice."),
-            ("connect to 10.0.0.1:5432 failed: Connection refused", "connect to * failed: Connection refused"),
+            (
+                "connect to 10.0.0.1:5432 failed: Connection refused",
+                "connect to * failed: Connection refused",
+            ),
             ("open(\"/var/lib/x.db\"): No space left on device", "open(\"*\"): No space left on device"),
             ("GET /api/v1/users?id=7 200 12ms", "GET *=# # #"),
             ("request 550e8400-e29b-41d4-a716-446655440000 done", "request #-#-#-#-# done"),

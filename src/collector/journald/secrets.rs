@@ -15,8 +15,23 @@ const MASK: &str = "***";
 
 /// Parts of names, in lower case without separators, whose values are secrets.
 const NAMES: &[&str] = &[
-    "password", "passwd", "passphrase", "pwd", "secret", "token", "apikey", "accesskey", "privatekey", "secretkey",
-    "signingkey", "encryptionkey", "authorization", "credential", "sessionid", "cookie", "signature",
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "secret",
+    "token",
+    "apikey",
+    "accesskey",
+    "privatekey",
+    "secretkey",
+    "signingkey",
+    "encryptionkey",
+    "authorization",
+    "credential",
+    "sessionid",
+    "cookie",
+    "signature",
 ];
 
 /// Names whose values are secrets only if they look like one: long, and digits of hexadecimal or base64.
@@ -24,9 +39,23 @@ const MAYBE: &[&str] = &["key", "auth", "sig", "hmac", "hash", "session", "sid",
 
 /// Prefixes that vendors give their tokens, and how many characters follow at least.
 const PREFIXES: &[(&str, usize)] = &[
-    ("AKIA", 16), ("ASIA", 16), ("ghp_", 30), ("gho_", 30), ("ghs_", 30), ("ghu_", 30), ("github_pat_", 30),
-    ("glpat-", 16), ("xoxb-", 10), ("xoxp-", 10), ("xoxa-", 10), ("sk_live_", 10), ("rk_live_", 10), ("AIza", 30),
-    ("npm_", 30), ("dop_v1_", 30), ("hvs.", 20),
+    ("AKIA", 16),
+    ("ASIA", 16),
+    ("ghp_", 30),
+    ("gho_", 30),
+    ("ghs_", 30),
+    ("ghu_", 30),
+    ("github_pat_", 30),
+    ("glpat-", 16),
+    ("xoxb-", 10),
+    ("xoxp-", 10),
+    ("xoxa-", 10),
+    ("sk_live_", 10),
+    ("rk_live_", 10),
+    ("AIza", 30),
+    ("npm_", 30),
+    ("dop_v1_", 30),
+    ("hvs.", 20),
 ];
 
 /// A value of this length may be a key.
@@ -86,7 +115,8 @@ fn private_keys(text: &str, found: &mut Vec<Range<usize>>) {
             continue;
         };
         let body = start + name + END.len();
-        let end = text.get(body..).and_then(|rest| rest.find(END)).map_or(text.len(), |end| body + end + END.len());
+        let end =
+            text.get(body..).and_then(|rest| rest.find(END)).map_or(text.len(), |end| body + end + END.len());
         found.push(body..end);
         from = end;
     }
@@ -97,7 +127,9 @@ fn urls(text: &str, found: &mut Vec<Range<usize>>) {
     for (at, _) in text.match_indices("://") {
         let start = at + 3;
         let rest = text.get(start..).unwrap_or_default();
-        let end = rest.find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'')).unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\''))
+            .unwrap_or(rest.len());
         let Some(host) = rest.get(..end).and_then(|authority| authority.rfind('@')) else { continue };
         if let Some(colon) = rest.get(..host).and_then(|user| user.find(':'))
             && colon + 1 < host
@@ -129,7 +161,8 @@ fn named(text: &str, found: &mut Vec<Range<usize>>) {
     for scheme in ["Bearer ", "bearer ", "Basic ", "basic "] {
         for (at, _) in text.match_indices(scheme) {
             let start = at + scheme.len();
-            let len = text.get(start..).map_or(0, |rest| rest.find(|c| !is_secret_char(c)).unwrap_or(rest.len()));
+            let len =
+                text.get(start..).map_or(0, |rest| rest.find(|c| !is_secret_char(c)).unwrap_or(rest.len()));
             if len >= BEARER_CHARS_MIN {
                 found.push(start..start + len);
             }
@@ -151,7 +184,10 @@ fn value(text: &str, behind: usize) -> Option<Range<usize>> {
     let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''));
     let (start, end) = match quote {
         Some(quote) => (start + 1, rest.get(1..)?.find(quote)),
-        None => (start, rest.find(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '&' | ')' | '}' | ']' | '"'))),
+        None => (
+            start,
+            rest.find(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '&' | ')' | '}' | ']' | '"')),
+        ),
     };
     let end = end.map_or(text.len(), |end| start + end);
     (start < end).then_some(start..end)
@@ -162,7 +198,18 @@ fn is_harmless(value: &str) -> bool {
     let lower = value.to_ascii_lowercase();
     matches!(
         lower.as_str(),
-        "" | "true" | "false" | "null" | "none" | "nil" | "yes" | "no" | "(none)" | "<none>" | "empty" | "bearer" | "basic"
+        "" | "true"
+            | "false"
+            | "null"
+            | "none"
+            | "nil"
+            | "yes"
+            | "no"
+            | "(none)"
+            | "<none>"
+            | "empty"
+            | "bearer"
+            | "basic"
     ) || value.chars().all(|c| c == '*')
 }
 

@@ -88,7 +88,8 @@ fn may_say(said: &Said<'_>, by: By) -> bool {
 
 fn of_kernel<'entry>(said: &Said<'entry>) -> Subject<'entry> {
     let line = kernel::parse(said.text(Name::Message));
-    let value = |name| line.as_ref()?.fields.iter().find(|(found, _)| *found == name).map(|(_, value)| *value);
+    let value =
+        |name| line.as_ref()?.fields.iter().find(|(found, _)| *found == name).map(|(_, value)| *value);
     // The limit's owner is the subject of an out-of-memory kill; a kill for the whole host is the node's.
     let path = value(fields::LIMIT_CGROUP)
         .or_else(|| value(fields::CGROUP).filter(|_| value(fields::CONSTRAINT).is_none()));

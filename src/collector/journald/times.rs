@@ -93,7 +93,12 @@ mod tests {
 
     fn clocks(asleep_s: u64) -> Clocks {
         let now_ns = 5000 * SECOND_NS;
-        Clocks { boot_id: [1; 16], boot_unix_ns: 1_000_000 * SECOND_NS, asleep_ns: asleep_s * SECOND_NS, now_ns }
+        Clocks {
+            boot_id: [1; 16],
+            boot_unix_ns: 1_000_000 * SECOND_NS,
+            asleep_ns: asleep_s * SECOND_NS,
+            now_ns,
+        }
     }
 
     fn stamp(boot: u8, monotonic_s: u64, realtime_s: u64) -> Stamp {

@@ -74,7 +74,10 @@ fn lines_of_the_kernel() {
             "blk_update_request: I/O error, dev nvme0n1, sector 7 op 0x1:(WRITE) flags 0x0",
             "io_error DEVICE=nvme0n1 SECTOR=7 OPERATION=WRITE",
         ),
-        ("critical medium error, dev sdb, sector 9 op 0x0:(READ)", "io_error DEVICE=sdb SECTOR=9 OPERATION=READ"),
+        (
+            "critical medium error, dev sdb, sector 9 op 0x0:(READ)",
+            "io_error DEVICE=sdb SECTOR=9 OPERATION=READ",
+        ),
         ("Buffer I/O error on dev sda1, logical block 0, async page read", "io_error DEVICE=sda1"),
         ("INFO: task a:b:413 blocked for more than 120 seconds.", "hung_task COMM=a:b PID=413 SECONDS=120"),
         (
@@ -85,7 +88,10 @@ fn lines_of_the_kernel() {
             "TCP: request_sock_TCP: Possible SYN flooding on port 8080. Sending cookies.  Check SNMP counters.",
             "syn_flooding PORT=8080",
         ),
-        ("TCP: request_sock_TCP: Possible SYN flooding on port [::]:443. Sending cookies.", "syn_flooding PORT=443"),
+        (
+            "TCP: request_sock_TCP: Possible SYN flooding on port [::]:443. Sending cookies.",
+            "syn_flooding PORT=443",
+        ),
         ("NETDEV WATCHDOG: eth0 (e1000): transmit queue 0 timed out", "network_watchdog INTERFACE=eth0"),
         ("mce: [Hardware Error]: CPU 3: Machine Check Exception: 4 Bank 5", "machine_check CPU=3"),
     ];
