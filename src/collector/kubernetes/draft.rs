@@ -7,7 +7,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use crate::event::{EventBuilder, Kind, Source, mix};
+use crate::event::{COARSE_TIME, EventBuilder, Kind, Source, mix};
 
 /// One event to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,14 +64,20 @@ impl Draft {
         self.fields.iter().find(|(found, _)| *found == name).map_or("", |(_, value)| value)
     }
 
-    /// Writes it into the builder. `boot_unix_ns` is the wall clock at boot; an event of the future, which only a
-    /// clock that differs from ours can make, and one without a time happen now.
+    /// Writes it into the builder. `boot_unix_ns` is the wall clock at boot. An event of the future, which only a clock
+    /// that differs from ours can make, and one without a time happen now; what is older than the boot has a negative
+    /// time.
     pub fn write(&self, builder: &mut EventBuilder, now_ns: u64, boot_unix_ns: u64) {
-        let said = self.at_unix_s.map(|unix_s| {
-            // An object can be older than this boot: then it is as old as the boot.
-            unix_s.saturating_mul(1_000_000_000).saturating_sub(boot_unix_ns).max(1)
-        });
-        builder.start(Source::Kubernetes, self.kind, said.unwrap_or(now_ns).min(now_ns));
+        let said = |unix_s: u64| {
+            let unix_ns = unix_s.saturating_mul(1_000_000_000);
+            let time_ns = unix_ns.wrapping_sub(boot_unix_ns);
+            if time_ns.cast_signed() > now_ns.cast_signed() { now_ns } else { time_ns }
+        };
+        let time_ns = self.at_unix_s.map_or(now_ns, said);
+        let header = builder.start(Source::Kubernetes, self.kind, time_ns);
+        if now_ns.wrapping_sub(time_ns) > LIVE_NS {
+            header.flags |= COARSE_TIME;
+        }
         builder.owner(self.owner.0, &self.owner.1);
         for &slot in &self.slots {
             builder.slot(slot);
@@ -81,6 +87,9 @@ impl Draft {
         }
     }
 }
+
+/// What is older when it is read was not read as it happened.
+const LIVE_NS: u64 = 3_000_000_000;
 
 /// 64 bits of some texts, told apart from each other.
 #[must_use]
@@ -116,19 +125,24 @@ mod tests {
     use crate::event::{Event, fields};
 
     /// Scenario: drafts with a time of the past, the future, before the boot, and none.
-    /// Guarantees: nothing happens after now or at time 0, and the owner comes first and once.
+    /// Guarantees: nothing happens after now, what is old is flagged, and the owner comes first and once.
     #[test]
-    fn times_stay_between_boot_and_now() {
+    fn nothing_happens_in_the_future() {
         let mut builder = EventBuilder::default();
         let boot_unix_ns = 1_000_000_000_000;
         let now_ns = 50_000_000_000;
-        let cases = [(1_010, 10_000_000_000), (9_999, now_ns), (5, 1), (0, now_ns)];
-        for (unix_s, expected_ns) in cases {
+        let cases: [(u64, i64, u8); 4] = [
+            (1_010, 10_000_000_000, COARSE_TIME),
+            (9_999, 50_000_000_000, 0),
+            (5, -995_000_000_000, COARSE_TIME),
+            (0, 50_000_000_000, 0),
+        ];
+        for (unix_s, expected_ns, flags) in cases {
             let draft = Draft::new(Kind::PodState, fields::POD_UID, "u", 7).at(unix_s);
             let draft = draft.field(fields::POD_UID, "u").field(fields::POD, "p").field(fields::NODE, "");
             draft.write(&mut builder, now_ns, boot_unix_ns);
             let event = Event::parse(builder.finish()).expect("an event");
-            assert_eq!(event.header().time_ns, expected_ns);
+            assert_eq!((event.header().time_ns.cast_signed(), event.header().flags), (expected_ns, flags));
             assert_eq!(event.text(), b"POD_UID=u\nPOD=p");
             assert_eq!(event.slot("number"), Some(&[7][..]));
         }

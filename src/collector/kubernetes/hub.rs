@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
@@ -17,6 +18,7 @@ use super::failure::{Class, Failure, complaint};
 use super::known::Memory;
 use crate::clock;
 use crate::collector::Context;
+use crate::collector::stretches::{Advice, Stretches};
 use crate::engine::Lane;
 use crate::event::{EventBuilder, Kind, Severity, Source, fields};
 use crate::health::{CollectorHealth, State};
@@ -31,6 +33,8 @@ const GATHER: Duration = Duration::from_millis(400);
 struct Way<'run> {
     context: &'run mut Context,
     builder: EventBuilder,
+    /// Tells when positions may be kept; a position is the number of a candidate of the file.
+    stretches: Stretches<u64>,
 }
 
 /// What the watches have to complain of, by class and watch.
@@ -55,6 +59,8 @@ pub(super) struct Hub<'run> {
     pub(super) everything: Cell<bool>,
     /// One list at a time, so that their peaks do not add up.
     pub(super) listing: Semaphore,
+    /// Nothing is sent for now, so that what is under way can settle.
+    held_back: Cell<bool>,
     way: RefCell<Way<'run>>,
     connected: RefCell<Option<Rc<Connected>>>,
     complaints: RefCell<Complaints>,
@@ -65,6 +71,7 @@ pub(super) struct Hub<'run> {
 
 impl<'run> Hub<'run> {
     pub(super) fn new(context: &'run mut Context, found: Found, node: String) -> Self {
+        let stretches = Stretches::new(Source::Kubernetes, Arc::clone(&context.ledger), 0);
         Self {
             node,
             since_unix_s: clock::unix_ns() / 1_000_000_000,
@@ -72,7 +79,8 @@ impl<'run> Hub<'run> {
             memory: RefCell::default(),
             everything: Cell::new(false),
             listing: Semaphore::new(1),
-            way: RefCell::new(Way { context, builder: EventBuilder::default() }),
+            way: RefCell::new(Way { context, builder: EventBuilder::default(), stretches }),
+            held_back: Cell::new(false),
             connected: RefCell::default(),
             complaints: RefCell::default(),
             changed: Notify::new(),
@@ -101,7 +109,7 @@ impl<'run> Hub<'run> {
     /// Sends drafts, and waits while there is no room.
     pub(super) async fn send(&self, drafts: &[Draft]) {
         for draft in drafts {
-            while !self.try_send(draft) {
+            while self.held_back.get() || !self.try_send(draft) {
                 tokio::time::sleep(FULL_PAUSE).await;
             }
         }
@@ -111,13 +119,28 @@ impl<'run> Hub<'run> {
     fn try_send(&self, draft: &Draft) -> bool {
         let way = &mut *self.way.borrow_mut();
         draft.write(&mut way.builder, clock::boot_ns(), clock::boot_unix_ns());
+        way.builder.header().flags |= way.stretches.flag();
         let urgent = draft.kind.info().severity >= Severity::Error;
         let lane = if urgent { Lane::Urgent } else { Lane::Bulk };
         let sent = way.context.port.send(&mut way.builder, lane).is_ok();
-        if !sent {
+        if sent {
+            way.stretches.moved(1);
+        } else {
             way.context.port.publish();
         }
         sent
+    }
+
+    /// What to do about positions now. `write` makes a candidate and returns its number.
+    pub(super) fn advise(&self, write: impl FnOnce() -> u64) -> Advice<u64> {
+        let advice = self.way.borrow_mut().stretches.advise(clock::boot_ns(), write);
+        self.held_back.set(advice == Advice::HoldBack);
+        advice
+    }
+
+    /// A position moved although nothing was sent.
+    pub(super) fn moved(&self) {
+        self.way.borrow_mut().stretches.moved(0);
     }
 
     /// Says that changes of a resource may have been missed; `lost` is 0 where nobody knows how many. `at` is where in
@@ -139,6 +162,14 @@ impl<'run> Hub<'run> {
         if count.is_power_of_two() {
             tracing::warn!("kubernetes: {what} ({count} so far)");
         }
+    }
+
+    /// Forgets what the watches were, so that others can begin.
+    pub(super) fn start_over(&self) {
+        *self.memory.borrow_mut() = Memory::default();
+        *self.complaints.borrow_mut() = Complaints::default();
+        self.everything.set(false);
+        self.held_back.set(false);
     }
 
     /// Counts a watch that is to work.

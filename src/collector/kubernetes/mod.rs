@@ -131,7 +131,7 @@ async fn watch(context: &mut Context, found: Found) {
     let mut stop = context.stop.clone();
     let settings = context.live.load_full();
     let node = connect::node_name(&settings);
-    let (state_dir, ledger) = (context.state_dir.clone(), std::sync::Arc::clone(&context.ledger));
+    let state_dir = context.state_dir.clone();
     let identity = format!("{node}_{:016x}", draft::hash(&[&node, &format!("{:?}", context.boot_id)]));
     context.health.set(Source::Kubernetes, CollectorHealth::new(State::Degraded, "connecting"));
     let hub = Hub::new(context, found, node);
@@ -139,10 +139,15 @@ async fn watch(context: &mut Context, found: Found) {
         () = stop.wait() => return,
         server = usable(&hub) => server,
     };
-    let session = Session::new(&hub, Place::new(&state_dir, &server, &hub.node));
-    tokio::select! {
-        () = stop.wait() => {}
-        () = session.run(settings.k8s_scope, &identity, &ledger) => {}
+    let mut session = Session::new(&hub, Place::new(&state_dir, &server, &hub.node));
+    loop {
+        tokio::select! {
+            () = stop.wait() => break,
+            () = session.run(settings.k8s_scope, &identity) => {}
+        }
+        // What was lost on the way to the server is read again from the positions that were kept.
+        hub.start_over();
+        session = Session::new(&hub, Place::new(&state_dir, &server, &hub.node));
     }
     if hub.everything.get() && settings.k8s_scope == crate::config::ClusterScope::Elect {
         let _late = tokio::time::timeout(STOP_LONGEST, session.give_back(&identity)).await;

@@ -68,8 +68,9 @@ impl Place {
         Self { path: state_dir.join(NAME), cluster: format!("{server} {node}") }
     }
 
-    fn candidate(&self) -> PathBuf {
-        self.path.with_extension("json.new")
+    fn candidate(&self, number: u64) -> PathBuf {
+        // Two at most are under way.
+        self.path.with_extension(format!("json.{}", number % 2))
     }
 
     /// What was kept; nothing when there is no file of this cluster. The reason why one cannot be used is a message.
@@ -99,12 +100,12 @@ impl Place {
         Ok(whole.watches)
     }
 
-    /// Writes a candidate, which counts once [`Self::keep`] is called.
+    /// Writes a candidate, which counts once [`Self::keep`] is called with its number.
     ///
     /// # Errors
     /// When the disk does not take it: the file before stays.
-    pub(super) fn write(&self, watches: &BTreeMap<&str, Saving<'_>>) -> io::Result<()> {
-        let file = File::create(self.candidate())?;
+    pub(super) fn write(&self, number: u64, watches: &BTreeMap<&str, Saving<'_>>) -> io::Result<()> {
+        let file = File::create(self.candidate(number))?;
         let mut writer = BufWriter::new(file);
         serde_json::to_writer(&mut writer, &WholeRef { format: FORMAT, cluster: &self.cluster, watches })?;
         writer.flush()?;
@@ -115,8 +116,8 @@ impl Place {
     ///
     /// # Errors
     /// As [`Self::write`].
-    pub(super) fn keep(&self) -> io::Result<()> {
-        fs::rename(self.candidate(), &self.path)
+    pub(super) fn keep(&self, number: u64) -> io::Result<()> {
+        fs::rename(self.candidate(number), &self.path)
     }
 }
 
@@ -136,11 +137,11 @@ mod tests {
         let place = Place::new(folder.path(), "https://server", "node");
         assert_eq!(place.load().expect("no file is no error"), BTreeMap::new());
         let entry = Entry { version: 7, name: "web".into(), hashes: Box::new([1]), ..Entry::default() };
-        place.write(&saving(&entry)).expect("written");
+        place.write(3, &saving(&entry)).expect("written");
         assert_eq!(place.load().expect("still none"), BTreeMap::new());
-        place.keep().expect("kept");
+        place.keep(3).expect("kept");
         let other = Entry { version: 8, ..entry.clone() };
-        place.write(&saving(&other)).expect("written");
+        place.write(3, &saving(&other)).expect("written");
         let known = vec![(Key::of("u"), entry)];
         let expected = BTreeMap::from([("pods".to_owned(), Saved { position: "41".into(), known })]);
         assert_eq!(place.load().expect("the kept one"), expected);
@@ -152,8 +153,8 @@ mod tests {
     fn a_torn_file_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         let place = Place::new(folder.path(), "https://server", "node");
-        place.write(&saving(&Entry::default())).expect("written");
-        place.keep().expect("kept");
+        place.write(3, &saving(&Entry::default())).expect("written");
+        place.keep(3).expect("kept");
         let path = folder.path().join(NAME);
         let whole = fs::read(&path).expect("read");
         for other in [("https://other", "node"), ("https://server", "other")] {

@@ -3,11 +3,10 @@
 //! Invariants:
 //! - Every agent watches its own node; what concerns the whole cluster is watched by the holder of the Lease, or by
 //!   those that are told to.
-//! - A position is kept on disk only when everything before it was settled downstream.
+//! - A position is kept on disk only when everything before it is stored by the server.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -21,14 +20,13 @@ use super::hub::Hub;
 use super::position::{Place, Saved, Saving};
 use super::resource::{CLUSTER, EVENTS, NODES, PODS};
 use super::watch::{Stream, Watch};
+use crate::collector::stretches::Advice;
 use crate::config::ClusterScope;
-use crate::event::Source;
-use crate::ledger::Ledger;
 
-/// How often positions are kept.
-const KEEP_PERIOD: Duration = Duration::from_secs(5);
+/// How often positions are looked after.
+const KEEP_PERIOD: Duration = Duration::from_secs(2);
 
-/// How often it is looked whether everything is settled.
+/// How often it is looked whether a change is still being sent.
 const SETTLE_PERIOD: Duration = Duration::from_millis(100);
 
 /// What the complaint about the Lease is called.
@@ -85,8 +83,8 @@ impl<'hub, 'run> Session<'hub, 'run> {
         self.own.iter().chain(&self.cluster)
     }
 
-    /// Watches for ever.
-    pub(super) async fn run(&self, scope: ClusterScope, identity: &str, ledger: &Ledger) {
+    /// Watches until something was lost on the way and has to be read again.
+    pub(super) async fn run(&self, scope: ClusterScope, identity: &str) {
         let cluster = async {
             match scope {
                 ClusterScope::Node => {}
@@ -101,7 +99,10 @@ impl<'hub, 'run> Session<'hub, 'run> {
             }
         };
         let own = join_all(self.own.iter().map(|stream| self.watch(stream)));
-        tokio::join!(own, cluster, self.hub.say_complaints(), self.keep_positions(ledger));
+        tokio::select! {
+            () = async { tokio::join!(own, cluster, self.hub.say_complaints()); } => {}
+            () = self.keep_positions() => {}
+        }
     }
 
     async fn watch(&self, stream: &RefCell<Stream>) {
@@ -184,52 +185,47 @@ impl<'hub, 'run> Session<'hub, 'run> {
         }
     }
 
-    /// Keeps positions for ever.
-    async fn keep_positions(&self, ledger: &Ledger) {
-        let mut kept: Vec<String> = Vec::new();
+    /// Keeps positions for ever, as soon as everything before them is stored by the server. Returns when the agent has
+    /// to go back to what was kept last, since something was lost on the way.
+    async fn keep_positions(&self) {
+        let mut written = 0;
+        let mut seen = Vec::new();
         loop {
             sleep(KEEP_PERIOD).await;
-            let positions: Vec<String> =
-                self.streams().map(|stream| stream.borrow().position.clone()).collect();
-            if positions == kept {
-                continue;
-            }
             while !self.streams().all(|stream| stream.borrow().is_settled) {
                 sleep(SETTLE_PERIOD).await;
             }
-            let positions = self.streams().map(|stream| stream.borrow().position.clone()).collect();
-            let result = match self.write() {
-                Ok(()) => {
-                    while !is_settled(ledger) {
-                        sleep(SETTLE_PERIOD).await;
-                    }
-                    self.place.keep()
+            let positions: Vec<String> = self.streams().map(|stream| stream.borrow().position.clone()).collect();
+            if positions != seen {
+                self.hub.moved();
+                seen = positions;
+            }
+            let advice = self.hub.advise(|| {
+                written += 1;
+                if let Err(error) = self.write(written) {
+                    self.hub.note(&format!("positions cannot be kept: {error}"));
                 }
-                Err(error) => Err(error),
-            };
-            match result {
-                Ok(()) => kept = positions,
-                Err(error) => self.hub.note(&format!("positions cannot be kept: {error}")),
+                written
+            });
+            match advice {
+                Advice::ReadOn | Advice::HoldBack => {}
+                Advice::Keep(number) => {
+                    if let Err(error) = self.place.keep(number) {
+                        self.hub.note(&format!("positions cannot be kept: {error}"));
+                    }
+                }
+                Advice::GoBack(_) => return,
             }
         }
     }
 
-    fn write(&self) -> std::io::Result<()> {
+    fn write(&self, number: u64) -> std::io::Result<()> {
         let streams: Vec<_> = self.streams().map(RefCell::borrow).collect();
         let mut watches = BTreeMap::new();
         for stream in streams.iter().filter(|stream| !stream.position.is_empty()) {
             let known = stream.tracker.known().iter().collect();
             watches.insert(stream.name.as_str(), Saving { position: &stream.position, known });
         }
-        self.place.write(&watches)
+        self.place.write(number, &watches)
     }
-}
-
-/// Whether nothing that was sent is still under way.
-fn is_settled(ledger: &Ledger) -> bool {
-    let row = ledger.source(Source::Kubernetes);
-    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let sum = |counters: &[AtomicU64]| counters.iter().map(count).sum::<u64>();
-    let spooled = u64::try_from(row.spooled.load(Ordering::Relaxed)).unwrap_or(0);
-    count(&row.acked) + spooled + sum(&row.shed[..]) + sum(&row.dropped[..]) == count(&row.drained)
 }
