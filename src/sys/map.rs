@@ -175,8 +175,6 @@ impl Drop for Map {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     /// Scenario: every offset and count around the edges of a map of eleven bytes.
@@ -207,7 +205,7 @@ mod tests {
     fn a_cut_file_reads_as_zeros() {
         let page = rustix::param::page_size();
         let file = tempfile::tempfile().expect("a file");
-        (&file).write_all(&vec![7; 4 * page]).expect("written");
+        io::Write::write_all(&mut &file, &vec![7; 4 * page]).expect("written");
         let [map, other] = [(); 2].map(|()| Map::of_file(&file, 4 * page).expect("mapped"));
         assert_eq!(map.bytes(3 * page as u64, 1), Some(&[7][..]));
         file.set_len(page as u64).expect("cut");

@@ -17,6 +17,10 @@ mod layout;
 mod order;
 mod place;
 mod reader;
+#[cfg(test)]
+mod sample;
+#[cfg(test)]
+mod tests;
 mod values;
 
 pub use cursor::Cursor;
