@@ -176,3 +176,6 @@ impl Worker for Collector {
         self.kept.model = Model::default();
     }
 }
+
+#[cfg(test)]
+mod tests;

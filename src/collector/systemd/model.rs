@@ -34,6 +34,16 @@ pub(super) struct Listed {
     pub(super) job_kind: Box<str>,
 }
 
+/// The end of a job.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct JobEnd<'signal> {
+    pub(super) id: u32,
+    pub(super) unit: &'signal str,
+    /// Empty where nobody knows.
+    pub(super) result: &'signal str,
+    pub(super) at_ns: u64,
+}
+
 /// Everything that is known.
 #[derive(Debug, Default)]
 pub(super) struct Model {
@@ -50,9 +60,9 @@ impl Model {
         Output::Manager(ManagerState { state, cause, units: self.units.len() as u64, failed })
     }
 
-    /// Units that there was no room for.
-    pub(super) fn refused(&self) -> u64 {
-        self.refused
+    /// Takes the count of what was said of units that there was no room for.
+    pub(super) fn take_refused(&mut self) -> u64 {
+        std::mem::take(&mut self.refused)
     }
 
     pub(super) fn knows(&self, unit: &str) -> bool {
@@ -128,13 +138,9 @@ impl Model {
         let units: HashSet<&str> = listed.iter().map(|listed| &*listed.unit).collect();
         let jobs: HashSet<u32> = listed.iter().map(|listed| listed.job).collect();
         let listing = self.listing;
-        let is_gone = |unit: &&Box<str>, known: &Known| known.listing != listing && !units.contains(&***unit);
-        let mut gone: Vec<Box<str>> = self
-            .units
-            .iter()
-            .filter(|(unit, known)| is_gone(unit, known))
-            .map(|(unit, _)| unit.clone())
-            .collect();
+        let absent =
+            self.units.iter().filter(|(unit, known)| known.listing != listing && !units.contains(&***unit));
+        let mut gone: Vec<Box<str>> = absent.map(|(unit, _)| unit.clone()).collect();
         gone.sort_unstable();
         for unit in gone {
             self.remove(&unit, out);
@@ -147,7 +153,7 @@ impl Model {
             .collect();
         ended.sort_unstable();
         for id in ended {
-            self.job_removed(id, "", "", at_ns, out);
+            self.job_removed(JobEnd { id, unit: "", result: "", at_ns }, out);
         }
         for listed in listed.iter().filter(|listed| listed.job != 0) {
             if !self.jobs.contains_key(&listed.job) && self.job_new(listed.job, &listed.unit, at_ns, out) {
@@ -184,15 +190,9 @@ impl Model {
         }
     }
 
-    /// A job ended; an empty result is one that nobody knows.
-    pub(super) fn job_removed(
-        &mut self,
-        id: u32,
-        unit: &str,
-        result: &str,
-        at_ns: u64,
-        out: &mut VecDeque<Output>,
-    ) {
+    /// A job ended.
+    pub(super) fn job_removed(&mut self, end: JobEnd<'_>, out: &mut VecDeque<Output>) {
+        let JobEnd { id, unit, result, at_ns } = end;
         self.job_kind(id, "", out);
         let mut job = match self.jobs.remove(&id) {
             Some(known) => known.job,

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::emit::Emitter;
 use super::link::{Calls, LinkError};
-use super::model::{Listed, Model};
+use super::model::{JobEnd, Listed, Model};
 use super::output::Output;
 use super::ring::Ring;
 use super::signal::Signal;
@@ -65,7 +65,7 @@ impl Default for Bounds {
 #[derive(Debug)]
 enum Answer {
     List(Result<Vec<Listed>, LinkError>),
-    Unit(Box<str>, Result<Found, LinkError>),
+    Unit(Box<str>, Result<Box<Found>, LinkError>),
     Job(u32, Result<Box<str>, LinkError>),
 }
 
@@ -75,7 +75,7 @@ struct Comparison {
     listed: Vec<Listed>,
     /// Units that were not read yet.
     left: HashSet<Box<str>>,
-    found: Vec<(Box<str>, Found)>,
+    found: Vec<(Box<str>, Box<Found>)>,
     /// Since when everything is read.
     settles: Option<Instant>,
 }
@@ -192,7 +192,7 @@ impl<'kept> Session<'kept> {
                     Question::Job(id) => Answer::Job(id, calls.job_kind(id).await),
                     Question::Unit(unit) => {
                         let found = calls.unit(&unit).await;
-                        Answer::Unit(unit, found)
+                        Answer::Unit(unit, found.map(Box::new))
                     }
                 }
             });
@@ -217,9 +217,8 @@ impl<'kept> Session<'kept> {
             }
         }
         let counts = self.ring.counts();
-        if counts.malformed > 0 {
-            self.kept.emitter.malformed(counts.malformed);
-        }
+        self.kept.emitter.malformed(counts.malformed);
+        self.kept.emitter.lost(self.kept.model.take_refused());
         if counts.lost > 0 {
             tracing::warn!("systemd: {} signals did not fit; every unit is read again", counts.lost);
             self.kept.emitter.lost(counts.lost);
@@ -263,7 +262,7 @@ impl<'kept> Session<'kept> {
                 }
             }
             Signal::JobRemoved { id, unit, result, at_ns } => {
-                model.job_removed(id, &unit, &result, at_ns, outputs);
+                model.job_removed(JobEnd { id, unit: &unit, result: &result, at_ns }, outputs);
             }
             Signal::Run { unit, change } => model.run(&unit, &change),
             Signal::State { unit, change } => {
