@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::egress::tls;
 use crate::event::Source;
 
 /// Whether a collector runs, and whether somebody asked for it by name.
@@ -83,6 +84,12 @@ pub struct Settings {
     pub output: Option<PathBuf>,
     /// A folder of rules that add to the shipped ones, or replace them by name.
     pub rules: Option<PathBuf>,
+    /// Certificates that the server's must be signed by; none: the system's.
+    pub tls_ca: Option<PathBuf>,
+    /// The agent's own certificate chain, for servers that want to know who sends.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key.
+    pub tls_key: Option<PathBuf>,
     /// The Unix socket of `status` and its siblings.
     pub socket: PathBuf,
     /// Where the agent keeps its identity and epoch.
@@ -221,6 +228,9 @@ impl Default for Settings {
             grpc_insecure: true,
             output: None,
             rules: None,
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
             socket: "/run/tapio/collector.sock".into(),
             state_dir: "/var/lib/tapio".into(),
             kubeconfig: String::new(),
@@ -255,6 +265,12 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The files of TLS to the server.
+    #[must_use]
+    pub fn tls_files(&self) -> tls::Files {
+        tls::Files { ca: self.tls_ca.clone(), cert: self.tls_cert.clone(), key: self.tls_key.clone() }
+    }
+
     /// Whether a probe stays off because somebody wants it so, or because nobody asked for it.
     #[must_use]
     pub fn is_probe_off(&self, name: &str) -> bool {

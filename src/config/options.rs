@@ -282,6 +282,27 @@ pub const OPTIONS: &[Opt] = &[
         |s| written_path(s.rules.as_ref()),
     ),
     opt(
+        "tls-ca",
+        Form::Text("FILE"),
+        "certificates, PEM, one of which must have signed the server's; empty: those of the system",
+        |s, v| put(&mut s.tls_ca, values::path_or_none(v)),
+        |s| written_path(s.tls_ca.as_ref()),
+    ),
+    opt(
+        "tls-cert",
+        Form::Text("FILE"),
+        "the agent's own certificate chain, PEM, for servers that want to know who sends",
+        |s, v| put(&mut s.tls_cert, values::path_or_none(v)),
+        |s| written_path(s.tls_cert.as_ref()),
+    ),
+    opt(
+        "tls-key",
+        Form::Text("FILE"),
+        "private key of that certificate, PEM",
+        |s, v| put(&mut s.tls_key, values::path_or_none(v)),
+        |s| written_path(s.tls_key.as_ref()),
+    ),
+    opt(
         "socket",
         Form::Text("PATH"),
         "where `status` asks",

@@ -4,4 +4,5 @@ pub mod batch;
 mod group;
 pub mod otlp;
 pub mod stream;
+pub mod tls;
 pub mod window;

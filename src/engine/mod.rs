@@ -219,6 +219,7 @@ pub fn start<Inspect: shard::Inspect>(
         stream::Parts {
             server: settings.server.clone(),
             insecure: settings.grpc_insecure,
+            tls: settings.tls_files(),
             hello: parts.hello,
             inputs: sealed_inputs,
             wake: Arc::clone(&wake),
