@@ -62,6 +62,8 @@ fn batch(sequence: u64, kinds: &[Kind]) -> EventBatch {
         slot: (0..words as u64).flat_map(u64::to_le_bytes).collect::<Vec<_>>().into(),
         text: vec![0; texts],
         shard: 0,
+        groups: Vec::new(),
+        time_unit_ns: 0,
     }
 }
 

@@ -29,7 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Reflection serves the descriptor as written; only the generated types see columns as bytes.
     std::fs::write(out.join("descriptor.bin"), encode(&files))?;
     columns_as_bytes(&mut files);
-    tonic_prost_build::configure().bytes(".").compile_fds(files)?;
+    // Details in the order of their names, so that the same incident is the same bytes.
+    tonic_prost_build::configure().bytes(".").btree_map(".tapio.v1.IncidentFact").compile_fds(files)?;
     Ok(())
 }
 

@@ -25,6 +25,27 @@ pub enum Command {
         /// For machines.
         json: bool,
     },
+    /// Ask the running agent what it found.
+    Incidents {
+        /// Its settings; only the socket matters.
+        args: Args,
+        /// For machines.
+        json: bool,
+    },
+    /// Ask the running agent for one incident.
+    Explain {
+        /// Its settings; only the socket matters.
+        args: Args,
+        /// The first digits of its id.
+        id: String,
+        /// For machines.
+        json: bool,
+    },
+    /// Say whether rules are valid.
+    CheckRules {
+        /// A folder of rule files, beside the built-in ones.
+        folder: Option<PathBuf>,
+    },
     /// Say what the agent could do here.
     Doctor {
         /// The settings that it would run with.
@@ -53,10 +74,18 @@ where
     // Flags may stand before or after the command.
     collect(&mut args, &matches);
     let Some((name, inner)) = matches.subcommand() else { return Ok(Command::Run(args)) };
+    if let Some((_, check)) = inner.subcommand() {
+        return Ok(Command::CheckRules { folder: check.get_one::<PathBuf>("folder").cloned() });
+    }
     collect(&mut args, inner);
     let json = name != "check" && inner.get_flag("json");
     Ok(match name {
         "status" => Command::Status { args, json },
+        "incidents" => Command::Incidents { args, json },
+        "explain" => {
+            let id = inner.get_one::<String>("id").cloned().unwrap_or_default();
+            Command::Explain { args, id, json }
+        }
         "doctor" => Command::Doctor { args, json },
         _ => Command::Check(args),
     })
@@ -80,6 +109,31 @@ fn command() -> Clap {
                 .args_override_self(true)
                 .args([config(), json()])
                 .args(OPTIONS.iter().filter(asking).map(flag)),
+        )
+        .subcommand(
+            Clap::new("incidents")
+                .about("Ask the running agent what failed, the newest first")
+                .args_override_self(true)
+                .args([config(), json()])
+                .args(OPTIONS.iter().filter(asking).map(flag)),
+        )
+        .subcommand(
+            Clap::new("explain")
+                .about("Ask the running agent why: cause, proof, what comes next, what to do")
+                .args_override_self(true)
+                .arg(Arg::new("id").required(true).value_name("ID").help("First digits of the incident's id"))
+                .args([config(), json()])
+                .args(OPTIONS.iter().filter(asking).map(flag)),
+        )
+        .subcommand(
+            Clap::new("rules").about("Look at the rules of the causal engine").subcommand_required(true).subcommand(
+                Clap::new("check").about("Say whether the rules of a folder are valid beside the built-in ones").arg(
+                    Arg::new("folder")
+                        .value_name("PATH")
+                        .value_parser(clap::value_parser!(PathBuf))
+                        .help("Folder with *.toml files [default: none]"),
+                ),
+            ),
         )
         .subcommand(
             Clap::new("doctor")
@@ -152,6 +206,8 @@ mod tests {
         match parsed(line).expect(line) {
             Command::Run(args) | Command::Check(args) => load(&args).expect(line),
             Command::Status { args, .. } | Command::Doctor { args, .. } => load(&args).expect(line),
+            Command::Incidents { args, .. } | Command::Explain { args, .. } => load(&args).expect(line),
+            Command::CheckRules { .. } => panic!("{line} has no settings"),
         }
     }
 
@@ -185,6 +241,11 @@ mod tests {
         assert!(matches!(parsed("--enable-ebpf doctor"), Ok(Command::Doctor { json: false, .. })));
         assert!(matches!(parsed("status --json"), Ok(Command::Status { json: true, .. })));
         assert!(matches!(parsed("check"), Ok(Command::Check(_))));
+        assert!(matches!(parsed("incidents"), Ok(Command::Incidents { json: false, .. })));
+        let explain = parsed("explain 12ab --json --socket /a");
+        assert!(matches!(explain, Ok(Command::Explain { id, json: true, .. }) if id == "12ab"));
+        let rules = parsed("rules check /etc/tapio/rules");
+        assert!(matches!(rules, Ok(Command::CheckRules { folder: Some(_) })));
     }
 
     /// Scenario: what nobody can have meant.

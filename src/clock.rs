@@ -15,6 +15,14 @@ pub fn boot_ns() -> u64 {
     read_ns(ClockId::Boottime)
 }
 
+/// Nanoseconds since boot of a time that `CLOCK_MONOTONIC` shows in microseconds. That clock stands still while the
+/// host sleeps, so a time from before a sleep comes out too late by its length.
+#[must_use]
+pub fn boot_ns_of(monotonic_us: u64) -> u64 {
+    let asleep_ns = boot_ns().saturating_sub(read_ns(ClockId::Monotonic));
+    monotonic_us.saturating_mul(1000).saturating_add(asleep_ns)
+}
+
 /// Wall clock in Unix nanoseconds.
 #[must_use]
 pub fn unix_ns() -> u64 {
@@ -25,4 +33,10 @@ pub fn unix_ns() -> u64 {
 #[must_use]
 pub fn boot_unix_ns() -> u64 {
     unix_ns().saturating_sub(boot_ns())
+}
+
+/// Nanoseconds since boot without time asleep: the clock of journald and of systemd.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    read_ns(ClockId::Monotonic)
 }

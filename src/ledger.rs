@@ -63,7 +63,18 @@ reasons! {
         ShutdownDeadline = "shutdown_deadline",
         /// The spool was at its limit, or its disk failed.
         SpoolFull = "spool_full",
+        /// Egress broke down while it held the event.
+        WorkerPanic = "worker_panic",
     }
+}
+
+/// What became of the events in the even or the odd stretches of a source that has a position.
+#[derive(Debug, Default)]
+pub struct StretchLedger {
+    /// Events the server has stored durably.
+    pub acked: AtomicU64,
+    /// Events given up after enrichment, for whatever reason.
+    pub dropped: AtomicU64,
 }
 
 /// The counters of one source.
@@ -87,6 +98,8 @@ pub struct SourceLedger {
     pub held: CachePadded<AtomicI64>,
     /// Events given up after enrichment, by reason.
     pub dropped: CachePadded<[AtomicU64; Dropped::ALL.len()]>,
+    /// `acked` and `dropped` once more, of even and of odd stretches: what a source reads that keeps a position.
+    pub stretches: CachePadded<[StretchLedger; 2]>,
 }
 
 impl SourceLedger {
@@ -112,6 +125,14 @@ impl Ledger {
     #[must_use]
     pub fn source(&self, source: Source) -> &SourceLedger {
         &self.sources[source as usize]
+    }
+
+    /// Counts what egress held as given up. Call it when egress is gone and nobody writes any more.
+    pub fn drop_held(&self, reason: Dropped) {
+        for source in &self.sources {
+            let held = source.held.swap(0, Ordering::Relaxed);
+            source.drop_events(reason, u64::try_from(held).unwrap_or(0));
+        }
     }
 
     /// The counters of every source, read so that their sums agree: from the end of the path to its beginning, since

@@ -17,21 +17,7 @@ pub mod ledger;
 pub mod load;
 pub mod logging;
 pub mod metrics;
+pub mod proto;
+pub mod recording;
 pub mod server;
 pub mod sys;
-
-/// The wire types of `tapio.v1`.
-pub mod proto {
-    #![allow(
-        missing_docs,
-        unused_qualifications,
-        unreachable_pub,
-        clippy::all,
-        clippy::allow_attributes_without_reason,
-        clippy::clone_on_ref_ptr,
-        reason = "generated; documented in the proto files"
-    )]
-    tonic::include_proto!("tapio.v1");
-    /// The descriptor set as written, for reflection.
-    pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
-}

@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use tapio::agent::AgentError;
+use tapio::agent::{AgentError, RulesError};
 use tapio::cli::{self, Command};
 use tapio::config::{ConfigError, Environment, load};
 use tapio::control::client::ClientError;
+use tapio::control::incidents::{self, ExplainError};
 use tapio::control::run::RunError;
 use tapio::control::{doctor, print, run, status};
 use tapio::logging::{Log, LogError};
@@ -25,6 +26,10 @@ enum Error {
     Run(#[from] RunError),
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     #[error("cannot print the answer: {0}")]
     Print(#[from] std::io::Error),
 }
@@ -33,9 +38,9 @@ impl Error {
     /// The exit code: 77 missing privilege, 78 bad configuration, 1 anything else.
     const fn code(&self) -> u8 {
         match self {
-            Self::Config(_) => 78,
+            Self::Config(_) | Self::Rules(_) | Self::Run(RunError::Agent(AgentError::Rules(_))) => 78,
             Self::Run(RunError::Agent(AgentError::Privilege(_))) => 77,
-            Self::Log(_) | Self::Run(_) | Self::Client(_) | Self::Print(_) => 1,
+            Self::Log(_) | Self::Run(_) | Self::Client(_) | Self::Explain(_) | Self::Print(_) => 1,
         }
     }
 }
@@ -75,6 +80,9 @@ fn execute(command: Command) -> Result<ExitCode, Error> {
             print(&format!("{file}the settings are valid\n"))?;
         }
         Command::Status { args, json } => status::run(&load(&args)?.socket, json)?,
+        Command::Incidents { args, json } => incidents::list(&load(&args)?.socket, json)?,
+        Command::Explain { args, id, json } => incidents::explain(&load(&args)?.socket, &id, json)?,
+        Command::CheckRules { folder } => print(&incidents::check_rules(folder)?)?,
         Command::Doctor { args, json } => {
             let settings = load(&args)?;
             let report = doctor::examine(&settings);

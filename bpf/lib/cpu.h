@@ -36,7 +36,7 @@ struct tapio_cpu {
 	__u64 sequence[2]; /* by lane: events made, lost ones included */
 	__u64 lost[2];     /* by lane: events that did not fit their ring */
 	__u64 awake;       /* written by user space: 1 while it polls the bulk ring by a timer */
-	__u64 reserved;
+	__u64 calls;       /* system calls that ended while the errno probe looked */
 	__u64 counters[TAPIO_COUNTER_WORDS];
 };
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * System calls that failed for want of a resource. Every system call of the host comes by here, so
- * the first comparison is the one that lets nearly all of them go.
+ * System calls that failed for want of a resource. Every system call of the host comes by here: it is
+ * counted in a word of its CPU, and the first comparison lets nearly all of them go. The count is not
+ * atomic, since nothing else writes the word and the kernel never runs this program twice at a time
+ * on a CPU.
  */
 #include "lib/budget.h"
 #include "lib/owner.h"
@@ -38,6 +40,10 @@ int errno_sys_exit(__u64 *ctx)
 	__u32 suppressed;
 	__s64 number;
 
+	/* What being looked at costs is the number of calls: user space leaves when it is too much. */
+	here = tapio_here();
+	if (here.words)
+		here.words->calls++;
 	/* Unsigned: also false for the results of calls that succeeded. */
 	if (errno - 1 >= ERRNO_LAST)
 		return 0;
@@ -51,7 +57,6 @@ int errno_sys_exit(__u64 *ctx)
 		tapio_count(TAPIO_ERRNOS_SUPPRESSED);
 		return 0;
 	}
-	here = tapio_here();
 	record = tapio_reserve(&here, TAPIO_SYSCALL_ERROR, sizeof(*record), TAPIO_URGENT);
 	if (!record)
 		return 0;

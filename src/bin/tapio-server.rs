@@ -27,7 +27,7 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<(), ServeError> {
     // One thread serves all streams: work per event is a few nanoseconds, and the store has its own thread.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let bound = Bound::new(options).await?;
@@ -40,5 +40,8 @@ fn run(options: &Options) -> Result<(), ServeError> {
             tracing::info!("stopping: what was received is stored and acked first");
         };
         bound.serve(stop).await
-    })
+    });
+    // Not by its drop, which would wait for a disk that does not answer.
+    runtime.shutdown_background();
+    ended
 }

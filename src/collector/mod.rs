@@ -7,6 +7,10 @@
 //! - It never blocks the others: it has its own thread, and a full queue is its own to wait for or to count.
 
 pub mod ebpf;
+pub mod journald;
+pub mod kubernetes;
+pub mod stretches;
+pub mod systemd;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -82,4 +86,4 @@ pub struct CollectorInfo {
 }
 
 /// Every collector with a thread of its own.
-pub const COLLECTORS: &[CollectorInfo] = &[];
+pub const COLLECTORS: &[CollectorInfo] = &[journald::INFO, kubernetes::INFO, systemd::INFO];

@@ -129,7 +129,10 @@ fn unknown(name: &str) -> String {
 fn text_of(form: Form, value: &DeValue<'_>) -> Result<String, &'static str> {
     match (form, value) {
         (Form::Switch, DeValue::Boolean(on)) => Ok(on.to_string()),
-        (Form::Number | Form::Size, DeValue::Integer(_)) => integer(value).ok_or("a smaller number"),
+        (Form::Number | Form::Size | Form::Percent, DeValue::Integer(_)) => {
+            integer(value).ok_or("a smaller number")
+        }
+        (Form::Percent, DeValue::Float(number)) => Ok(number.as_str().replace('_', "")),
         (Form::Size | Form::Time | Form::Text(_) | Form::List(_), DeValue::String(text)) => {
             Ok(text.to_string())
         }
@@ -144,6 +147,7 @@ fn text_of(form: Form, value: &DeValue<'_>) -> Result<String, &'static str> {
         (Form::Switch, _) => Err("true or false"),
         (Form::Number, _) => Err("a whole number"),
         (Form::Size, _) => Err("a whole number of bytes or a text such as \"16MiB\""),
+        (Form::Percent, _) => Err("a number"),
         (Form::Time, _) => Err("a text such as \"1s\""),
         (Form::Text(_), _) => Err("a text in quotes"),
         (Form::List(_), _) => Err("an array"),

@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::egress::tls;
 use crate::event::Source;
 
 /// Whether a collector runs, and whether somebody asked for it by name.
@@ -51,6 +52,17 @@ pub enum Latency {
     Low,
 }
 
+/// How much of a Kubernetes cluster an agent watches (`--k8s-scope`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterScope {
+    /// Its own node, and the whole cluster while it holds the Lease.
+    Elect,
+    /// Its own node.
+    Node,
+    /// The whole cluster.
+    All,
+}
+
 /// The checked settings. Field names are those of the flags and of the configuration file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -68,10 +80,28 @@ pub struct Settings {
     pub correlation: Correlation,
     /// Plain text to the server and the OTLP receiver.
     pub grpc_insecure: bool,
+    /// Where each revision of an incident is appended as a line; `-` is the standard output.
+    pub output: Option<PathBuf>,
+    /// A folder of rules that add to the shipped ones, or replace them by name.
+    pub rules: Option<PathBuf>,
+    /// Certificates that the server's must be signed by; none: the system's.
+    pub tls_ca: Option<PathBuf>,
+    /// The agent's own certificate chain, for servers that want to know who sends.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key.
+    pub tls_key: Option<PathBuf>,
     /// The Unix socket of `status` and its siblings.
     pub socket: PathBuf,
     /// Where the agent keeps its identity and epoch.
     pub state_dir: PathBuf,
+    /// Where the cluster is described: files, separated by colons; empty: the user's, or the pod's service account.
+    pub kubeconfig: String,
+    /// The context of the kubeconfig; empty: its current one.
+    pub context: String,
+    /// The name of this node in Kubernetes; empty: the host's name.
+    pub node_name: String,
+    /// How much of the cluster is watched.
+    pub k8s_scope: ClusterScope,
     /// All BPF ring memory together, bytes; 64 KiB to 4 GiB.
     pub ring_bytes: u64,
     /// Batches kept for resending until they are acked, bytes; 1 MiB to 1 GiB.
@@ -82,12 +112,24 @@ pub struct Settings {
     pub probes_off: Vec<String>,
     /// The kernel-side filters.
     pub filters: Filters,
+    /// How far back the first start reads what a source still has; `None`: not at all.
+    pub since: Option<Since>,
+    /// Where the files of the journal are, if not where this host's journald keeps them.
+    pub journal_directory: Option<PathBuf>,
+    /// Namespaces of the journal to read, too.
+    pub journal_namespace: Vec<String>,
+    /// How much of a log message is sent.
+    pub journal_text: JournalText,
+    /// What looks like a password, a key or a token in a log message is masked.
+    pub journal_mask_secrets: bool,
     /// The bench-only `load` probe.
     pub load_probe: bool,
     /// Cores to pin the agent's threads to; empty: placement chooses.
     pub cores: Vec<usize>,
     /// Worker threads; 0: placement chooses.
     pub shards: usize,
+    /// Where the systemd manager is: an address of a bus, or the path of a manager's own socket; empty: the system's.
+    pub systemd_bus: String,
     /// Where `/metrics` is served in Prometheus form; off unless asked for.
     pub metrics_listen: Option<SocketAddr>,
     /// How often the agent's own metrics go to `otel_endpoint`; zero: never.
@@ -108,6 +150,37 @@ pub struct Settings {
     pub log_level: String,
 }
 
+/// From when on (`--since`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// So long before the start.
+    Ago(Duration),
+    /// A point in time.
+    At(std::time::SystemTime),
+}
+
+impl Since {
+    /// Microseconds since 1970, if the agent starts at `now`.
+    #[must_use]
+    pub fn unix_us(self, now: std::time::SystemTime) -> u64 {
+        let at = match self {
+            Self::Ago(time) => now.checked_sub(time).unwrap_or(std::time::UNIX_EPOCH),
+            Self::At(at) => at,
+        };
+        let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// How much of a log message leaves the host (`--journal-text`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JournalText {
+    /// All of it.
+    Full,
+    /// What it is without its numbers, ids and names.
+    Pattern,
+}
+
 /// What the kernel side filters and aggregates, so that ruinous rates never reach a ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filters {
@@ -120,9 +193,9 @@ pub struct Filters {
     pub block_latency: Duration,
     /// Failed system calls streamed a second, per cgroup and errno; the rest is counted.
     pub errnos_per_second: u32,
-    /// How much of every second system calls are looked at for failures; 0 to 1 s, which is always. Being looked at
-    /// costs every system call of the host about 0.1 us, also those that succeed.
-    pub errno_window: Duration,
+    /// What looking for failed system calls may cost of the CPU time of the host, in thousandths of a percent; 0: the
+    /// probe is off, 100,000: it looks always. While it looks, every system call of the host pays about 0.1 us.
+    pub errno_budget: u32,
     /// Stream every fork, not only execs and exits.
     pub forks: bool,
     /// Stream exits with status 0, not only those that failed.
@@ -136,7 +209,7 @@ impl Default for Filters {
             retransmits_per_second: 100,
             block_latency: Duration::from_millis(100),
             errnos_per_second: 10,
-            errno_window: Duration::from_millis(50),
+            errno_budget: 200,
             forks: true,
             clean_exits: true,
         }
@@ -153,16 +226,31 @@ impl Default for Settings {
             flush_interval: Duration::from_secs(1),
             correlation: Correlation::Semantic,
             grpc_insecure: true,
+            output: None,
+            rules: None,
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
             socket: "/run/tapio/collector.sock".into(),
             state_dir: "/var/lib/tapio".into(),
+            kubeconfig: String::new(),
+            context: String::new(),
+            node_name: String::new(),
+            k8s_scope: ClusterScope::Elect,
             ring_bytes: 16 << 20,
             window_bytes: 16 << 20,
             latency: Latency::Normal,
             probes_off: Vec::new(),
             filters: Filters::default(),
+            since: None,
+            journal_directory: None,
+            journal_namespace: Vec::new(),
+            journal_text: JournalText::Full,
+            journal_mask_secrets: true,
             load_probe: false,
             cores: Vec::new(),
             shards: 0,
+            systemd_bus: String::new(),
             metrics_listen: None,
             otel_metrics_interval: Duration::ZERO,
             otel_headers: Vec::new(),
@@ -177,9 +265,17 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The files of TLS to the server.
+    #[must_use]
+    pub fn tls_files(&self) -> tls::Files {
+        tls::Files { ca: self.tls_ca.clone(), cert: self.tls_cert.clone(), key: self.tls_key.clone() }
+    }
+
     /// Whether a probe stays off because somebody wants it so, or because nobody asked for it.
     #[must_use]
     pub fn is_probe_off(&self, name: &str) -> bool {
-        self.probes_off.iter().any(|off| off == name) || (name == "load" && !self.load_probe)
+        self.probes_off.iter().any(|off| off == name)
+            || (name == "load" && !self.load_probe)
+            || (name == "errno" && self.filters.errno_budget == 0)
     }
 }

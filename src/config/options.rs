@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use super::values::{self, Read, written, written_bytes, written_pairs};
-use super::{Correlation, Latency, Settings, Switch};
+use super::values::{self, Read, written, written_bytes, written_pairs, written_percent};
+use super::{ClusterScope, Correlation, JournalText, Latency, Settings, Switch};
 use crate::collector::ebpf::PROBES;
 use crate::engine::placement::SHARDS_MAX;
 use crate::event::Source;
@@ -24,6 +24,8 @@ pub enum Form {
     Time,
     /// A size, with or without unit.
     Size,
+    /// A part of a whole of 100.
+    Percent,
     /// Text; the word that stands for it in `--help`.
     Text(&'static str),
     /// Elements separated by commas, or an array of the file; the word that stands for them in `--help`.
@@ -39,6 +41,7 @@ impl Form {
             Self::Number => "N",
             Self::Time => "TIME",
             Self::Size => "SIZE",
+            Self::Percent => "PERCENT",
             Self::Text(word) | Self::List(word) => word,
         }
     }
@@ -166,11 +169,20 @@ const fn seconds(count: u64) -> Duration {
 
 const CORRELATIONS: [(&str, Correlation); 2] =
     [("semantic", Correlation::Semantic), ("basic", Correlation::Basic)];
+const JOURNAL_TEXTS: [(&str, JournalText); 2] =
+    [("full", JournalText::Full), ("pattern", JournalText::Pattern)];
+const SCOPES: [(&str, ClusterScope); 3] =
+    [("elect", ClusterScope::Elect), ("node", ClusterScope::Node), ("all", ClusterScope::All)];
 const LATENCIES: [(&str, Latency); 2] = [("normal", Latency::Normal), ("low", Latency::Low)];
 
 /// The name of a value.
 fn name_of<T: PartialEq>(names: &[(&str, T)], value: &T) -> String {
     names.iter().find(|(_, named)| named == value).map_or_else(String::new, |(name, _)| (*name).to_owned())
+}
+
+/// A path that may be missing.
+fn written_path(path: Option<&std::path::PathBuf>) -> String {
+    path.map_or_else(String::new, |path| path.display().to_string())
 }
 
 /// Every setting, in the order of `--help`.
@@ -256,6 +268,41 @@ pub const OPTIONS: &[Opt] = &[
         |s| s.grpc_insecure.to_string(),
     ),
     opt(
+        "output",
+        Form::Text("FILE"),
+        "where each revision of an incident is appended as a line of JSON; `-` is the standard output",
+        |s, v| put(&mut s.output, values::path_or_none(v)),
+        |s| written_path(s.output.as_ref()),
+    ),
+    opt(
+        "rules",
+        Form::Text("PATH"),
+        "folder of rule files that add to the built-in ones, or replace them by name",
+        |s, v| put(&mut s.rules, values::path_or_none(v)),
+        |s| written_path(s.rules.as_ref()),
+    ),
+    opt(
+        "tls-ca",
+        Form::Text("FILE"),
+        "certificates, PEM, one of which must have signed the server's; empty: those of the system",
+        |s, v| put(&mut s.tls_ca, values::path_or_none(v)),
+        |s| written_path(s.tls_ca.as_ref()),
+    ),
+    opt(
+        "tls-cert",
+        Form::Text("FILE"),
+        "the agent's own certificate chain, PEM, for servers that want to know who sends",
+        |s, v| put(&mut s.tls_cert, values::path_or_none(v)),
+        |s| written_path(s.tls_cert.as_ref()),
+    ),
+    opt(
+        "tls-key",
+        Form::Text("FILE"),
+        "private key of that certificate, PEM",
+        |s, v| put(&mut s.tls_key, values::path_or_none(v)),
+        |s| written_path(s.tls_key.as_ref()),
+    ),
+    opt(
         "socket",
         Form::Text("PATH"),
         "where `status` asks",
@@ -265,9 +312,39 @@ pub const OPTIONS: &[Opt] = &[
     opt(
         "state-dir",
         Form::Text("PATH"),
-        "where the agent keeps its identity",
+        "where the agent keeps its identity and its positions",
         |s, v| put(&mut s.state_dir, values::path(v)),
         |s| s.state_dir.display().to_string(),
+    ),
+    opt(
+        "kubeconfig",
+        Form::Text("FILE"),
+        "where the cluster is described; empty: ~/.kube/config, or the service account of the pod",
+        |s, v| put(&mut s.kubeconfig, values::text_or_nothing(v)),
+        |s| s.kubeconfig.clone(),
+    )
+    .also(&[shared("KUBECONFIG")]),
+    opt(
+        "context",
+        Form::Text("NAME"),
+        "the context of the kubeconfig; empty: its current one",
+        |s, v| put(&mut s.context, values::text_or_nothing(v)),
+        |s| s.context.clone(),
+    ),
+    opt(
+        "node-name",
+        Form::Text("NAME"),
+        "this node's name in Kubernetes; empty: the host's name",
+        |s, v| put(&mut s.node_name, values::text_or_nothing(v)),
+        |s| s.node_name.clone(),
+    )
+    .also(&[shared("NODE_NAME")]),
+    opt(
+        "k8s-scope",
+        Form::Text("SCOPE"),
+        "what of the cluster is watched: `node`, `all`, or `elect`: this node, and the rest while no other agent does",
+        |s, v| put(&mut s.k8s_scope, values::one_of(v, &SCOPES)),
+        |s| name_of(&SCOPES, &s.k8s_scope),
     ),
     opt(
         "ring-bytes",
@@ -320,11 +397,11 @@ pub const OPTIONS: &[Opt] = &[
         |s| written(s.filters.block_latency),
     ),
     opt(
-        "filter-errno-window",
-        Form::Time,
-        "how much of every second failed system calls are looked for; `1s`: always, which slows every system call",
-        |s, v| put(&mut s.filters.errno_window, values::time(v, Duration::ZERO, seconds(1))),
-        |s| written(s.filters.errno_window),
+        "filter-errno-budget",
+        Form::Percent,
+        "CPU time of the host that looking for failed system calls may cost; `100`: look always; `0`: never",
+        |s, v| put(&mut s.filters.errno_budget, values::percent(v)),
+        |s| written_percent(s.filters.errno_budget),
     ),
     opt(
         "filter-errnos-per-second",
@@ -348,6 +425,43 @@ pub const OPTIONS: &[Opt] = &[
         |s| s.filters.clean_exits.to_string(),
     ),
     opt(
+        "since",
+        Form::Text("TIME"),
+        "what the first start reads of the past: `2h`, or a point in time as in RFC 3339; empty: nothing",
+        |s, v| put(&mut s.since, values::since(v)),
+        |s| values::written_since(s.since),
+    ),
+    opt(
+        "journal-directory",
+        Form::Text("PATH"),
+        "where the files of the journal are; empty: where this host's journald keeps them",
+        |s, v| put(&mut s.journal_directory, values::path_or_none(v)),
+        |s| written_path(s.journal_directory.as_ref()),
+    ),
+    opt(
+        "journal-namespace",
+        Form::List("NAME,..."),
+        "namespaces of the journal to read, too",
+        |s, v| put(&mut s.journal_namespace, values::list(v, values::file_name)),
+        |s| s.journal_namespace.join(","),
+    ),
+    opt(
+        "journal-text",
+        Form::Text("MODE"),
+        "how much of a log message is sent: `full`, or `pattern`: without numbers, ids and names",
+        |s, v| put(&mut s.journal_text, values::one_of(v, &JOURNAL_TEXTS)),
+        |s| name_of(&JOURNAL_TEXTS, &s.journal_text),
+    )
+    .live(),
+    opt(
+        "journal-mask-secrets",
+        Form::Switch,
+        "mask what looks like a password, a key or a token in log messages",
+        |s, v| put(&mut s.journal_mask_secrets, values::switch(v)),
+        |s| s.journal_mask_secrets.to_string(),
+    )
+    .live(),
+    opt(
         "load-probe",
         Form::Switch,
         "stream the load generator's system calls; for benchmarks only",
@@ -368,6 +482,13 @@ pub const OPTIONS: &[Opt] = &[
         "worker threads; 0: the agent chooses",
         |s, v| put(&mut s.shards, values::number(v, 0, SHARDS_MAX)),
         |s| s.shards.to_string(),
+    ),
+    opt(
+        "systemd-bus",
+        Form::Text("ADDRESS"),
+        "bus of the systemd manager, or the path of its own socket; empty: the system's",
+        |s, v| put(&mut s.systemd_bus, values::bus(v)),
+        |s| s.systemd_bus.clone(),
     ),
     opt(
         "metrics-listen",
@@ -470,15 +591,27 @@ mod tests {
         }
     }
 
-    /// The names of the fields, as `Debug` writes them with one level of indentation a struct.
+    /// The keys of the fields, from what `Debug` writes: a field of a struct within has the name of that before it.
     fn fields() -> BTreeSet<String> {
         let text = format!("{:#?}", Settings::default());
-        let at = |indent: &'static str| {
-            let names = text.lines().filter_map(move |line| line.strip_prefix(indent)?.split_once(": "));
-            names.filter(|(name, _)| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
-        };
-        let outer = at("    ").map(|(name, _)| name.to_owned());
-        outer.chain(at("        ").map(|(name, _)| format!("filters.{name}"))).collect()
+        let is_name = |name: &&str| name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+        let mut names = BTreeSet::new();
+        let mut within = String::new();
+        for line in text.lines() {
+            let (indent, rest) = (line.len() - line.trim_start().len(), line.trim_start());
+            let Some((name, value)) = rest.split_once(": ").filter(|(name, _)| is_name(name)) else {
+                continue;
+            };
+            if indent == 4 {
+                within = if name == "filters" { "filters.".to_owned() } else { format!("{name}_") };
+                if !value.ends_with('{') {
+                    names.insert(name.to_owned());
+                }
+            } else if indent == 8 {
+                names.insert(format!("{within}{name}"));
+            }
+        }
+        names
     }
 
     /// Scenario: the fields of the settings, those of the filters included, beside the keys of the table.
@@ -486,7 +619,7 @@ mod tests {
     #[test]
     fn every_field_has_its_row() {
         let mut fields = fields();
-        assert!(fields.remove("filters") && fields.remove("collectors"), "{fields:?}");
+        assert!(fields.remove("collectors"), "{fields:?}");
         let keys: BTreeSet<String> = OPTIONS.iter().map(Opt::key).collect();
         let switches = keys.iter().filter(|key| key.starts_with("enable_")).count();
         assert_eq!(switches, Source::ALL.len());

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Since;
+
 /// Elements that a list may have.
 const LIST_MAX: usize = 1024;
 
@@ -53,6 +55,26 @@ pub(super) fn time_or_never(text: &str, least: Duration, most: Duration) -> Read
         return Ok(Duration::ZERO);
     }
     time(text, least, most).map_err(|right| format!("{right}, or 0s for never"))
+}
+
+/// A part of 100, in thousandths.
+pub(super) fn percent(text: &str) -> Read<u32> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let read = || {
+        let thousandths = format!("{part:0<3}").parse::<u32>().ok()?;
+        whole.parse::<u32>().ok()?.checked_mul(1000)?.checked_add(thousandths)
+    };
+    match read() {
+        Some(share) if digits(whole) && digits(part) && part.len() <= 3 && share <= 100_000 => Ok(share),
+        _ => Err("must be a percentage from 0 to 100 with at most three decimals, for example 0.2".into()),
+    }
+}
+
+/// The text of thousandths of a percent.
+pub(super) fn written_percent(share: u32) -> String {
+    let text = format!("{}.{:03}", share / 1000, share % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// The text of a time.
@@ -159,9 +181,47 @@ pub(super) fn path(text: &str) -> Read<PathBuf> {
     if text.is_empty() || text.contains('\0') { Err("must be a path".into()) } else { Ok(text.into()) }
 }
 
+/// A path, or an empty text for none.
+pub(super) fn path_or_none(text: &str) -> Read<Option<PathBuf>> {
+    if text.is_empty() { Ok(None) } else { path(text).map(Some) }
+}
+
+/// What can be the name of a file.
+pub(super) fn file_name(text: &str) -> Read<String> {
+    let fits = text.len() <= 128 && !text.starts_with('.') && !text.contains(['/', '\0']);
+    if fits && !text.is_empty() { Ok(text.into()) } else { Err("must be names without slashes".into()) }
+}
+
+/// A time such as `2h`, or a point in time as in RFC 3339; an empty text is none.
+pub(super) fn since(text: &str) -> Read<Option<Since>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let ago = humantime::parse_duration(text).map(Since::Ago);
+    let at = || humantime::parse_rfc3339(text).map(Since::At);
+    ago.or_else(|_| at())
+        .map(Some)
+        .map_err(|_| "must be a time such as 2h, or a point in time such as 2026-11-24T18:00:00Z".to_owned())
+}
+
+/// The text of that.
+pub(super) fn written_since(since: Option<Since>) -> String {
+    match since {
+        None => String::new(),
+        Some(Since::Ago(time)) => written(time),
+        Some(Since::At(at)) => humantime::format_rfc3339(at).to_string(),
+    }
+}
+
 /// Text that is not empty.
 pub(super) fn text(text: &str) -> Read<String> {
     if text.trim().is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
+}
+
+/// Any text, also none.
+#[expect(clippy::unnecessary_wraps, reason = "the form that the table of settings needs")]
+pub(super) fn text_or_nothing(text: &str) -> Read<String> {
+    Ok(text.trim().into())
 }
 
 /// An address to listen at; an empty text is none.
@@ -178,6 +238,17 @@ pub(super) fn socket(text: &str) -> Read<PathBuf> {
         return Err(format!("must be a path of at most {SOCKET_PATH_MAX} bytes: it names a socket"));
     }
     path(text)
+}
+
+/// An address of a D-Bus bus, the path of a socket, or nothing.
+pub(super) fn bus(text: &str) -> Read<String> {
+    let is_address = text.split_once(':').is_some_and(|(transport, _)| {
+        !transport.is_empty() && transport.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+    });
+    if text.is_empty() || text.starts_with('/') || is_address {
+        return Ok(text.into());
+    }
+    Err("must be an address such as unix:path=/run/dbus/system_bus_socket, or a path".into())
 }
 
 /// `host:port`, or a URL with scheme http or https.
@@ -283,6 +354,22 @@ mod tests {
         assert_eq!(url("a:1", true), "http://a:1");
         assert_eq!(url("a:1", false), "https://a:1");
         assert_eq!(url("https://a:1", true), "https://a:1");
+    }
+
+    /// Scenario: times ago, points in time, nothing, and texts that are neither.
+    /// Guarantees: the first three are read and written so that they read the same; the rest is refused.
+    #[test]
+    fn times_in_the_past_are_read() {
+        for text in ["2h", "1day 3s", "2026-11-24T18:00:00Z", ""] {
+            let read = since(text).expect(text);
+            assert_eq!(since(&written_since(read)), Ok(read), "{text}");
+        }
+        for bad in ["yesterday", "2", "2026-11-24", "-2h"] {
+            assert!(since(bad).is_err(), "{bad}");
+        }
+        let now = std::time::UNIX_EPOCH + Duration::from_secs(10_000);
+        assert_eq!(Since::Ago(Duration::from_secs(7_200)).unix_us(now), 2_800_000_000);
+        assert_eq!(Since::Ago(Duration::from_secs(70_200)).unix_us(now), 0);
     }
 
     /// Scenario: pairs with percent-encoded separators.

@@ -13,8 +13,8 @@ use super::{Refusal, Request};
 /// Longest wait for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// Longest answer.
-const ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// Longest answer: every incident that an agent keeps, with all its facts.
+const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
 /// Why there is no answer. Each needs a person.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@
 
 pub mod client;
 pub mod doctor;
+pub mod incidents;
 pub mod run;
 pub mod snapshot;
 pub mod socket;
@@ -27,6 +28,13 @@ pub const REQUEST_BYTES_MAX: usize = 4 << 10;
 pub enum Request {
     /// A [`Snapshot`].
     Status,
+    /// The newest revision of each incident that is kept, newest first.
+    Incidents,
+    /// Those of them whose id starts with these digits.
+    Explain {
+        /// The digits.
+        id: String,
+    },
 }
 
 /// What a client gets instead of an answer.

@@ -11,7 +11,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::Vitals;
@@ -19,10 +21,13 @@ use super::snapshot::Otlp;
 use super::socket::{Socket, SocketError};
 use super::vitals::AgentVitals;
 use crate::agent::{Agent, AgentError};
-use crate::config::{Args, Settings, reload};
+use crate::config::{Args, Correlation, Settings, reload};
+use crate::egress::otlp;
+use crate::entity::Host;
 use crate::logging::Log;
 use crate::metrics::http;
 use crate::metrics::otlp::{Exporter, OtlpError};
+use crate::proto::SemanticGroup;
 
 /// The status line is logged this often.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
@@ -65,11 +70,15 @@ pub fn run(args: &Args, settings: Settings, log: &Log) -> Result<(), RunError> {
     let mut signals = runtime.block_on(async { Signals::catch() }).map_err(RunError::Runtime)?;
     let socket = bind(&settings)?;
     let listener = listen(settings.metrics_listen)?;
-    let agent = Agent::start(settings)?;
+    let export = Arc::new(Mutex::new(otlp::Report::default()));
+    let host = Host::identify(&settings.state_dir).map_err(AgentError::from)?;
+    let incidents = export_incidents(&runtime, &settings, &host, &export)?;
+    let (revisions, exporting) = incidents.unzip();
+    let agent = Agent::start(settings, &host, revisions)?;
     tracing::info!("tapio-collector {} runs", env!("CARGO_PKG_VERSION"));
 
     let otlp = Arc::new(Mutex::new(Otlp::default()));
-    let vitals = Arc::new(AgentVitals::new(&agent, Arc::clone(&otlp)));
+    let vitals = Arc::new(AgentVitals::new(&agent, Arc::clone(&otlp), export));
     let ended = runtime.block_on(async {
         let exporter =
             Exporter::start(&vitals.settings(), Arc::clone(&vitals) as Arc<dyn Vitals>, Arc::clone(&otlp))?;
@@ -82,11 +91,37 @@ pub fn run(args: &Args, settings: Settings, log: &Log) -> Result<(), RunError> {
         Ok::<(), OtlpError>(())
     });
     let stopped = agent.stop();
+    if let Some(exporting) = exporting {
+        // The last revisions are in its queue now. A panic there was said by the runtime.
+        let _ended = runtime.block_on(exporting);
+    }
     tracing::info!("{}", vitals.last_snapshot().status_line());
     // Drops the socket and its clients.
     runtime.shutdown_background();
     ended?;
     Ok(stopped?)
+}
+
+/// Where revisions go, and the task that exports them.
+type IncidentExport = (mpsc::Sender<SemanticGroup>, tokio::task::JoinHandle<()>);
+
+/// Starts the export of incidents over OTLP, unless it is switched off or there will be none.
+fn export_incidents(
+    runtime: &Runtime,
+    settings: &Settings,
+    host: &Host,
+    report: &Arc<Mutex<otlp::Report>>,
+) -> Result<Option<IncidentExport>, RunError> {
+    if settings.correlation == Correlation::Basic {
+        return Ok(None);
+    }
+    let origin = otlp::Origin::new(settings, host.boot_id, &host.host_name);
+    let _within = runtime.enter();
+    let exporter = otlp::IncidentExporter::new(settings, origin, Arc::clone(report))?;
+    Ok(exporter.map(|exporter| {
+        let (sender, revisions) = mpsc::channel(otlp::QUEUE_MAX);
+        (sender, runtime.spawn(exporter.run(revisions)))
+    }))
 }
 
 /// The socket; without it the agent works, but not beside another agent.

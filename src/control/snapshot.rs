@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::explain::Incident;
 use crate::health::CollectorHealth;
 use crate::ledger::LedgerRow;
 
@@ -15,6 +16,12 @@ use crate::ledger::LedgerRow;
 pub trait Vitals: Send + Sync {
     /// What is the case now. May wait some milliseconds.
     fn snapshot(&self) -> Snapshot;
+
+    /// The newest revision of each incident that is kept, newest first; with an id, those whose own starts with it.
+    fn incidents(&self, id: Option<&str>) -> Vec<Incident> {
+        let _ = id;
+        Vec::new()
+    }
 }
 
 /// The agent at one moment.
@@ -41,6 +48,8 @@ pub struct Snapshot {
     pub workers: Workers,
     /// What the kernel counts instead of sending it, by name.
     pub kernel: BTreeMap<String, u64>,
+    /// When nobody looked for failed system calls: what was not seen then proves nothing.
+    pub errno_blind: ErrnoBlind,
     /// Who events are about.
     pub entities: Entities,
     /// The way to the server.
@@ -51,6 +60,8 @@ pub struct Snapshot {
     pub latency: Latency,
     /// Bytes of memory that the agent has.
     pub memory_bytes: u64,
+    /// From events to incidents, and where those went.
+    pub explain: Explain,
     /// The agent's own metrics on their way to the OTLP receiver.
     pub otlp: Otlp,
 }
@@ -74,6 +85,46 @@ pub struct Workers {
     pub replaced: u64,
     /// The last of them and what it said; empty if none did.
     pub last_panic: String,
+}
+
+/// When nobody looked for failed system calls, since that would have cost more than it may.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ErrnoBlind {
+    /// Milliseconds since the start.
+    pub total_ms: u64,
+    /// The share of the last minute, 0 to 1.
+    pub last_minute: f64,
+}
+
+/// From events to incidents, and where those went.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Explain {
+    /// Facts that detectors made.
+    pub facts: u64,
+    /// Facts that the causal engine has now.
+    pub facts_kept: u64,
+    /// What detectors and causal engine forgot for want of room.
+    pub facts_evicted: u64,
+    /// Events that detectors did not see, since they came faster than those looked.
+    pub events_missed: u64,
+    /// Revisions of incidents.
+    pub revisions: u64,
+    /// Revisions that did not fit the queue to the server.
+    pub server_dropped: u64,
+    /// Revisions that could not be written to `--output`.
+    pub file_failed: u64,
+    /// Requests that the OTLP receiver took.
+    pub otlp_exported: u64,
+    /// Attempts that failed.
+    pub otlp_failed: u64,
+    /// Requests given up because too many waited.
+    pub otlp_dropped: u64,
+    /// Requests that the receiver refused for good.
+    pub otlp_refused: u64,
+    /// Why the last attempt failed; empty when it did not.
+    pub otlp_last_error: String,
 }
 
 /// The entity tables of all shards.

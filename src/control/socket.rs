@@ -3,6 +3,8 @@
 //! Invariants:
 //! - Only the owner can connect: the socket is made with mode 0600, never changed to it.
 //! - A socket that somebody answers is never taken away; one that nobody answers is replaced.
+//! - Of agents that start at the same time exactly one gets the socket: a lock is held on a file beside it, which stays,
+//!   since removing it would let two agents hold two locks.
 //! - At most [`CLIENTS_MAX`] clients, each with one bounded line in memory and a limit on every wait.
 
 use std::fs::{self, DirBuilder};
@@ -13,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::Mode;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -36,7 +38,7 @@ const BACKLOG: i32 = 32;
 pub enum SocketError {
     /// Another agent runs. Stop: two agents would send every event twice.
     #[error(
-        "another tapio-collector answers on {}; stop it first, or give this one its own --socket and --state-dir",
+        "another tapio-collector has the socket {}; stop it first, or give this one its own --socket and --state-dir",
         .0.display()
     )]
     InUse(PathBuf),
@@ -61,6 +63,8 @@ pub struct Socket {
     path: PathBuf,
     /// Device and inode, so that only our own file is removed.
     identity: Option<(u64, u64)>,
+    /// Held for as long as the socket is ours.
+    _lock: fs::File,
 }
 
 impl Socket {
@@ -73,10 +77,11 @@ impl Socket {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed)?;
         }
+        let lock = lock(path)?;
         clear(path)?;
         let listener = listen(path).map_err(|error| failed(error.into()))?;
         let identity = fs::symlink_metadata(path).ok().map(|data| (data.dev(), data.ino()));
-        Ok(Self { listener, path: path.to_owned(), identity })
+        Ok(Self { listener, path: path.to_owned(), identity, _lock: lock })
     }
 
     /// Answers clients for as long as the future is polled.
@@ -120,6 +125,21 @@ impl Drop for Socket {
             // What stays behind is replaced by the next agent.
             let _gone = fs::remove_file(&self.path);
         }
+    }
+}
+
+/// Locks the file beside the socket, so that nobody else looks at it and takes it meanwhile.
+fn lock(path: &Path) -> Result<fs::File, SocketError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let failed =
+        |error: rustix::io::Errno| SocketError::Io { path: name.clone().into(), source: error.into() };
+    let file = rustix::fs::open(&name, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file.into()),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(SocketError::InUse(path.to_owned())),
+        Err(error) => Err(failed(error)),
     }
 }
 
@@ -179,6 +199,8 @@ async fn talk(mut stream: UnixStream, vitals: &dyn Vitals) {
 fn answer(line: &[u8], vitals: &dyn Vitals) -> Vec<u8> {
     match serde_json::from_slice(line) {
         Ok(Request::Status) => json_line(&vitals.snapshot()),
+        Ok(Request::Incidents) => json_line(&vitals.incidents(None)),
+        Ok(Request::Explain { id }) => json_line(&vitals.incidents(Some(&id))),
         Err(error) => refusal(format!("{error}; a request is one line such as {{\"command\":\"status\"}}")),
     }
 }

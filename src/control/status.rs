@@ -172,6 +172,14 @@ fn inside(snapshot: &Snapshot) -> String {
     if !counted.is_empty() {
         text.push_str(&format!("Counted in the kernel, not sent: {}\n", counted.join(", ")));
     }
+    if snapshot.errno_blind.total_ms > 0 {
+        let blind = &snapshot.errno_blind;
+        text.push_str(&format!(
+            "Not looked for failed system calls: {:.0} % of the last minute, {} ms in all\n",
+            blind.last_minute * 100.0,
+            blind.total_ms
+        ));
+    }
     if snapshot.workers.replaced > 0 {
         text.push_str(&format!(
             "Workers replaced: {}; last {}\n",

@@ -4,15 +4,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::agent::{Agent, Counters};
+use crate::agent::{Agent, Counters, Incidents};
+use crate::clock;
 use crate::config::Settings;
 use crate::egress::batch::BATCH_EVENTS_MAX;
+use crate::egress::otlp;
 use crate::engine::shard::latency_histogram;
 use crate::engine::{self, Reports, Shared};
+use crate::explain::Incident;
 use crate::health::Health;
 use crate::ledger::{self, Bounds, LedgerRow};
 
-use super::snapshot::{Collector, Egress, Entities, Latency, Otlp, Rings, Snapshot, Vitals, Workers};
+use super::snapshot::{
+    Collector, Egress, Entities, ErrnoBlind, Explain, Latency, Otlp, Rings, Snapshot, Vitals, Workers,
+};
 
 /// The vitals of an agent. They can be taken after it has stopped, too.
 #[derive(Debug)]
@@ -23,12 +28,14 @@ pub struct AgentVitals {
     started: Instant,
     fill_permille_max: AtomicU64,
     otlp: Arc<Mutex<Otlp>>,
+    incidents: Arc<Incidents>,
+    export: Arc<Mutex<otlp::Report>>,
 }
 
 impl AgentVitals {
-    /// Those of a running agent; `otlp` is written by the exporter of metrics.
+    /// Those of a running agent; `otlp` is written by the exporter of metrics, `export` by that of incidents.
     #[must_use]
-    pub fn new(agent: &Agent, otlp: Arc<Mutex<Otlp>>) -> Self {
+    pub fn new(agent: &Agent, otlp: Arc<Mutex<Otlp>>, export: Arc<Mutex<otlp::Report>>) -> Self {
         let (shared, reports, counters) = agent.shared();
         Self {
             shared: shared.clone(),
@@ -37,6 +44,8 @@ impl AgentVitals {
             started: Instant::now(),
             fill_permille_max: AtomicU64::new(0),
             otlp,
+            incidents: Arc::clone(agent.incidents()),
+            export,
         }
     }
 
@@ -67,7 +76,7 @@ impl AgentVitals {
             uptime_s: self.started.elapsed().as_secs_f64(),
             events_total: rows.iter().map(|row| row.drained).sum(),
             events_lost: rows.iter().map(LedgerRow::lost).sum(),
-            incidents_open: 0,
+            incidents_open: self.incidents.open(),
             ledger_closed: ledger::closed(&rows, bounds),
             collectors: collectors(&self.shared.health, &rows),
             ledger: rows,
@@ -81,26 +90,62 @@ impl AgentVitals {
                 .into_iter()
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
+            errno_blind: errno_blind(&self.counters),
             entities,
             egress: egress(&self.reports, &self.shared.live.load().server),
             rings: Rings { fill_permille: fill, fill_permille_max: highest },
             latency,
             memory_bytes: resident_bytes(),
+            explain: self.explain(),
             otlp: self.otlp.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 }
 
+impl AgentVitals {
+    fn explain(&self) -> Explain {
+        let (thread, counts) = self.incidents.stats();
+        let export = self.export.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Explain {
+            facts: thread.explain.window.inserted,
+            facts_kept: thread.explain.facts as u64,
+            facts_evicted: thread.explain.window.evicted + thread.detectors_evicted,
+            events_missed: thread.missed,
+            revisions: counts.revisions,
+            server_dropped: counts.server_dropped,
+            file_failed: counts.file_failed,
+            otlp_exported: export.exported,
+            otlp_failed: export.failed,
+            otlp_dropped: export.dropped + counts.otlp_dropped,
+            otlp_refused: export.refused,
+            otlp_last_error: export.last_error,
+        }
+    }
+}
+
 impl Vitals for AgentVitals {
+    fn incidents(&self, id: Option<&str>) -> Vec<Incident> {
+        id.map_or_else(|| self.incidents.all(), |id| self.incidents.find(id))
+    }
+
     fn snapshot(&self) -> Snapshot {
         self.take(&bounds(&self.shared.live.load(), &self.reports))
+    }
+}
+
+fn errno_blind(counters: &Counters) -> ErrnoBlind {
+    let (blind, now) = (counters.errno_blind(), clock::boot_ns());
+    ErrnoBlind {
+        total_ms: u64::try_from(blind.total(now).as_millis()).unwrap_or(u64::MAX),
+        last_minute: blind.share_of_minute(now),
     }
 }
 
 /// What may be under way in an agent with these settings and this many queues.
 fn bounds(settings: &Settings, reports: &Reports) -> Bounds {
     // Bulk and urgent queues come in pairs.
-    let words = reports.queues.iter().map(|(source, _)| engine::queue_words(*source)).sum::<usize>();
+    let words =
+        reports.queues.iter().map(|(source, lane, _)| engine::queue_words(*source, *lane)).sum::<usize>();
     let open = reports.shards.len() * 2 * BATCH_EVENTS_MAX;
     Bounds::new(settings.ring_bytes, words as u64, open as u64)
 }

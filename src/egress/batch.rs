@@ -10,7 +10,7 @@
 use bytes::Bytes;
 
 use crate::entity::{EntityRef, EntityTable};
-use crate::event::{Event, Header, Source};
+use crate::event::{COARSE_TIME, Event, Header, STRETCH_ODD, Source};
 use crate::proto::{EventBatch, Run};
 
 /// Events in a batch at most.
@@ -19,8 +19,11 @@ pub const BATCH_EVENTS_MAX: usize = 8192;
 /// Slot and text bytes in a batch at most; with the fixed columns a batch stays below 2 MiB.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// How far before the first event's time the base is: events of several CPUs are not in order.
-const BASE_SLACK_NS: u64 = 1_000_000_000;
+/// How far before the first event's time the base is, in units of time: events of several CPUs are not in order.
+const BASE_SLACK: u64 = 1_000_000_000;
+
+/// The unit of time in a batch that starts with an event of [`COARSE_TIME`]: it spans an hour instead of seconds.
+const COARSE_UNIT_NS: u32 = 1000;
 
 /// Bytes of the fixed columns an event takes on the wire at most.
 const FIXED_BYTES: usize = 17;
@@ -32,6 +35,8 @@ pub struct Sealed {
     pub batch: EventBatch,
     /// Events, by source number.
     pub counts: [u32; Source::ALL.len()],
+    /// Those of them in odd stretches.
+    pub odd: [u32; Source::ALL.len()],
     /// Its size on the wire, about.
     pub bytes: usize,
     /// Holds events that must not be displaced by others.
@@ -135,9 +140,11 @@ pub struct BatchBuilder {
     urgent: bool,
     columns: Columns,
     base_ns: u64,
+    unit_ns: u32,
     run: Option<OpenRun>,
     consecutive: bool,
     counts: [u32; Source::ALL.len()],
+    odd: [u32; Source::ALL.len()],
     batch: EventBatch,
     text_bytes: usize,
     places: Vec<Place>,
@@ -155,9 +162,11 @@ impl BatchBuilder {
             urgent,
             columns: Columns::default(),
             base_ns: 0,
+            unit_ns: 1,
             run: None,
             consecutive: true,
             counts: [0; Source::ALL.len()],
+            odd: [0; Source::ALL.len()],
             batch: EventBatch::default(),
             text_bytes: 0,
             places: Vec::new(),
@@ -203,13 +212,19 @@ impl BatchBuilder {
         entities: &EntityTable,
     ) -> Result<(), SealFirst> {
         let header = event.header();
+        let coarse = header.flags & COARSE_TIME != 0;
         if self.is_empty() {
-            self.base_ns = header.time_ns.saturating_sub(BASE_SLACK_NS);
+            self.unit_ns = if coarse { COARSE_UNIT_NS } else { 1 };
+            self.base_ns = header.time_ns.wrapping_sub(BASE_SLACK * u64::from(self.unit_ns));
         }
         let full =
             self.len() >= BATCH_EVENTS_MAX || self.columns.slot.len() + self.text_bytes > BATCH_BYTES_MAX;
-        let time_delta = u32::try_from(header.time_ns.wrapping_sub(self.base_ns)).map_err(|_| SealFirst)?;
-        if full {
+        let mut time_delta = header.time_ns.wrapping_sub(self.base_ns);
+        if self.unit_ns != 1 {
+            time_delta /= u64::from(self.unit_ns);
+        }
+        let time_delta = u32::try_from(time_delta).map_err(|_| SealFirst)?;
+        if full || self.unit_ns != 1 && !coarse {
             return Err(SealFirst);
         }
         let place = self.place(entity, entities);
@@ -225,6 +240,7 @@ impl BatchBuilder {
             self.push_text(event.text());
         }
         self.counts[usize::from(header.source)] += 1;
+        self.odd[usize::from(header.source)] += u32::from(header.flags & STRETCH_ODD != 0);
         Ok(())
     }
 
@@ -311,6 +327,7 @@ impl BatchBuilder {
         let mut batch = std::mem::take(&mut self.batch);
         batch.base_time_ns = self.base_ns;
         batch.boot_unix_ns = boot_unix_ns;
+        batch.time_unit_ns = self.unit_ns;
         batch.shard = self.shard;
         batch.time_delta = Bytes::from(columns.time_delta);
         batch.kind = Bytes::from(columns.kind);
@@ -322,17 +339,20 @@ impl BatchBuilder {
         batch.slot = Bytes::from(columns.slot);
         let bytes = events * FIXED_BYTES + batch.slot.len() + self.text_bytes + batch.entities.len() * 128;
         let counts = std::mem::take(&mut self.counts);
+        let odd = std::mem::take(&mut self.odd);
         self.text_bytes = 0;
         self.consecutive = true;
         self.last_entity = None;
         self.generation = self.generation.wrapping_add(1).max(1);
-        Some(Sealed { batch, counts, bytes, urgent: self.urgent })
+        Some(Sealed { batch, counts, odd, bytes, urgent: self.urgent })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entity::CgroupLookup;
+    use crate::event::{EventBuilder, Kind};
 
     /// Scenario: counters that wrap, come out of order, and belong to two producers.
     /// Guarantees: numbers go on behind the wrap and back before it, each producer by itself.
@@ -352,5 +372,44 @@ mod tests {
         );
         // A restart a millisecond later starts beyond what 16 events a nanosecond would have reached.
         assert!(Sequences::base_at(5_001_000_000) > base + 16_000_000);
+    }
+
+    struct NoHost;
+
+    impl CgroupLookup for NoHost {
+        fn path(&mut self, _cgroup: u64) -> Option<String> {
+            None
+        }
+
+        fn invocation_id(&mut self, _path: &str) -> Option<[u8; 16]> {
+            None
+        }
+    }
+
+    /// Scenario: entries of half an hour from before the boot, then one of now; and one of now, then an old one.
+    /// Guarantees: the old ones share a batch whose times are right; old and new do not.
+    #[test]
+    fn old_events_share_a_batch() {
+        let entities = EntityTable::new([7; 16], 4, Box::new(NoHost));
+        let mut events = EventBuilder::default();
+        let mut batch = BatchBuilder::new(0, false);
+        let mut push = |batch: &mut BatchBuilder, time_ns: i64, flags| {
+            events.start(Source::Journald, Kind::LogRecord, time_ns.cast_unsigned()).flags = flags;
+            batch.push(&Event::parse(events.finish()).expect("an event"), 1, 0, &entities)
+        };
+        let minute = 60_000_000_000;
+        for minutes in 0..30 {
+            assert_eq!(push(&mut batch, (minutes - 1000) * minute, COARSE_TIME), Ok(()));
+        }
+        assert_eq!(push(&mut batch, 5, 0), Err(SealFirst));
+        let sealed = batch.seal(1 << 60).expect("events").batch;
+        let deltas = sealed.time_delta.as_chunks::<4>().0.iter().map(|delta| u32::from_le_bytes(*delta));
+        let times = deltas.map(|delta| sealed.base_time_ns.cast_signed() + i64::from(delta) * 1000);
+        assert_eq!(times.collect::<Vec<_>>(), (0..30).map(|at| (at - 1000) * minute).collect::<Vec<_>>());
+        assert_eq!(push(&mut batch, 5, 0), Ok(()));
+        assert_eq!(push(&mut batch, -minute, COARSE_TIME), Err(SealFirst));
+        assert_eq!(push(&mut batch, 7, STRETCH_ODD), Ok(()));
+        let sealed = batch.seal(1 << 60).expect("events");
+        assert_eq!((sealed.batch.time_unit_ns, sealed.counts[1], sealed.odd[1]), (1, 2, 1));
     }
 }

@@ -6,7 +6,6 @@
 //! - An outage is logged once, when it starts, and once when it ends.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,13 +13,13 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use tonic::transport::{ClientTlsConfig, Endpoint};
+use tonic::transport::Endpoint;
 
 use super::batch::Sealed;
+use super::tls;
 use super::window::{Settled, Window};
 use crate::engine::queue::BatchReceiver;
-use crate::engine::worker::{PANICS_MAX, panic_message};
-use crate::event::Source;
+use crate::engine::worker::{End, PANICS_MAX, RECOVERED, panic_message};
 use crate::health::Health;
 use crate::ledger::{Dropped, Ledger};
 use crate::proto::collector_service_client::CollectorServiceClient;
@@ -70,8 +69,10 @@ pub struct StreamReport {
 pub struct Parts {
     /// Where tapio-server is: a URL, or `host:port`.
     pub server: String,
-    /// Plain text; else TLS with the system's roots.
+    /// Plain text; else TLS.
     pub insecure: bool,
+    /// The files of TLS.
+    pub tls: tls::Files,
     /// Who is sending.
     pub hello: Hello,
     /// From each shard, by lane.
@@ -103,9 +104,13 @@ enum LinkError {
     Endpoint(String),
     #[error("cannot reach tapio-server: {}", chain(.0))]
     Connect(tonic::transport::Error),
+    #[error("cannot use tapio-server at {0}: {1}")]
+    Refused(String, String),
+    #[error("cannot use TLS to tapio-server: {0}")]
+    Tls(#[from] tls::FilesError),
     #[error("no answer from tapio-server within {CONNECT_MAX:?}")]
     Slow,
-    #[error("tapio-server ended the stream: {} ({:?})", .0.message(), .0.code())]
+    #[error("tapio-server ended the stream: {} ({:?})", message(.0), .0.code())]
     Stream(tonic::Status),
     #[error("tapio-server closed the stream")]
     Closed,
@@ -122,6 +127,19 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+/// What a status says, with its causes where this side made it.
+fn message(status: &tonic::Status) -> String {
+    std::error::Error::source(status).map_or_else(|| status.message().to_owned(), chain)
+}
+
+/// What became of a stream: TLS to blame, if it is.
+fn ended(server: &str, status: tonic::Status) -> LinkError {
+    match tls::refusal(&status) {
+        Some(why) => LinkError::Refused(server.to_owned(), why),
+        None => LinkError::Stream(status),
+    }
 }
 
 /// An open stream.
@@ -182,7 +200,7 @@ impl Stream {
         loop {
             self.absorb();
             let dropped = self.window.abandon();
-            self.drop_events(Dropped::ShutdownDeadline, &dropped);
+            dropped.count_dropped(&self.parts.ledger, Dropped::ShutdownDeadline);
             self.update_report();
             if self.over().is_some() || Instant::now() >= until {
                 return;
@@ -210,7 +228,7 @@ impl Stream {
 
     /// Opens a connection and serves it.
     async fn connection(&mut self) -> Result<Outcome, LinkError> {
-        let opening = open(self.parts.server.clone(), self.parts.insecure, self.parts.hello.clone());
+        let opening = open(endpoint(&self.parts)?, self.parts.server.clone(), self.parts.hello.clone());
         tokio::pin!(opening);
         let mut link = loop {
             tokio::select! {
@@ -238,7 +256,8 @@ impl Stream {
             let may_send = greeted && self.window.has_next(self.unacked_max);
             tokio::select! {
                 response = link.responses.message() => {
-                    let response = response.map_err(LinkError::Stream)?.ok_or(LinkError::Closed)?;
+                    let response = response.map_err(|status| ended(&self.parts.server, status))?;
+                    let response = response.ok_or(LinkError::Closed)?;
                     self.respond(&response, !std::mem::replace(&mut greeted, true))?;
                 }
                 permit = link.requests.reserve(), if may_send => {
@@ -261,11 +280,7 @@ impl Stream {
     fn respond(&mut self, response: &StreamEventsResponse, first: bool) -> Result<(), LinkError> {
         let acked = response.acked_sequence;
         let settled = if first { self.window.restart(acked)? } else { self.window.ack(acked)? };
-        for (source, &count) in Source::ALL.iter().zip(&settled.counts) {
-            let ledger = self.parts.ledger.source(*source);
-            ledger.acked.fetch_add(count, Ordering::Relaxed);
-            ledger.held.fetch_sub(count.cast_signed(), Ordering::Relaxed);
-        }
+        settled.count_acked(&self.parts.ledger);
         let mut report = lock(&self.parts.report);
         if first {
             report.connections += 1;
@@ -294,14 +309,11 @@ impl Stream {
         for lane in [1, 0] {
             for input in &mut self.parts.inputs {
                 while let Some(sealed) = input[lane].pop() {
-                    let given_up = self.window.offer(sealed);
-                    for (sum, count) in dropped.counts.iter_mut().zip(given_up.counts) {
-                        *sum += count;
-                    }
+                    dropped += self.window.offer(sealed);
                 }
             }
         }
-        self.drop_events(Dropped::WindowFull, &dropped);
+        dropped.count_dropped(&self.parts.ledger, Dropped::WindowFull);
     }
 
     /// Goes on emptying the queues without a connection; false when there is nothing left to wait for.
@@ -347,17 +359,6 @@ impl Stream {
         }
     }
 
-    fn drop_events(&self, reason: Dropped, dropped: &Settled) {
-        if dropped.is_empty() {
-            return;
-        }
-        for (source, &count) in Source::ALL.iter().zip(&dropped.counts) {
-            let ledger = self.parts.ledger.source(*source);
-            ledger.drop_events(reason, count);
-            ledger.held.fetch_sub(count.cast_signed(), Ordering::Relaxed);
-        }
-    }
-
     fn update_report(&self) {
         let mut report = lock(&self.parts.report);
         report.unacked_batches = self.window.batches() as u64;
@@ -365,15 +366,21 @@ impl Stream {
     }
 }
 
-/// Runs the stream to its end. When it panics, the window is kept, the panic counted, and the stream starts again.
-pub fn supervise(runtime: &tokio::runtime::Runtime, mut stream: Stream, health: &Health) {
-    for _ in 0..PANICS_MAX {
+/// Runs the stream to its end. When it panics, the window is kept, the panic counted, and the stream starts again;
+/// after [`PANICS_MAX`] panics in a row it is broken, and what it holds is lost with the agent.
+pub fn supervise(runtime: &tokio::runtime::Runtime, mut stream: Stream, health: &Health) -> End {
+    let mut panics = 0;
+    while panics < PANICS_MAX {
+        let started = Instant::now();
         let run = AssertUnwindSafe(|| runtime.block_on(stream.run()));
-        let Err(payload) = catch_unwind(run) else { return };
+        let Err(payload) = catch_unwind(run) else { return End::Finished };
+        panics = if started.elapsed() > RECOVERED { 1 } else { panics + 1 };
         let message = panic_message(&*payload);
         health.worker_replaced("egress", &message);
         tracing::error!("egress panicked and was replaced; its batches are kept: {message}");
     }
+    tracing::error!("egress panicked {panics} times and is given up: please report the message above");
+    End::Broken
 }
 
 fn lock(report: &Mutex<StreamReport>) -> std::sync::MutexGuard<'_, StreamReport> {
@@ -409,10 +416,11 @@ fn jittered(pause: Duration) -> Duration {
 }
 
 /// The endpoint of a URL or of `host:port`.
-fn endpoint(server: &str, insecure: bool) -> Result<Endpoint, LinkError> {
-    let bad = || LinkError::Endpoint(server.to_owned());
-    let scheme = if insecure { "http" } else { "https" };
-    let url = if server.contains("://") { server.to_owned() } else { format!("{scheme}://{server}") };
+fn endpoint(parts: &Parts) -> Result<Endpoint, LinkError> {
+    let server = &parts.server;
+    let bad = || LinkError::Endpoint(server.clone());
+    let scheme = if parts.insecure { "http" } else { "https" };
+    let url = if server.contains("://") { server.clone() } else { format!("{scheme}://{server}") };
     let endpoint = Endpoint::from_shared(url.clone()).map_err(|_| bad())?;
     let endpoint = endpoint
         .connect_timeout(CONNECT_MAX)
@@ -421,22 +429,27 @@ fn endpoint(server: &str, insecure: bool) -> Result<Endpoint, LinkError> {
         .keep_alive_timeout(Duration::from_secs(20))
         .http2_max_header_list_size(16 << 10);
     if url.starts_with("https") {
-        endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).map_err(LinkError::Connect)
+        endpoint.tls_config(parts.tls.config()?).map_err(LinkError::Connect)
     } else {
         Ok(endpoint)
     }
 }
 
-async fn open(server: String, insecure: bool, hello: Hello) -> Result<Link, LinkError> {
+async fn open(endpoint: Endpoint, server: String, hello: Hello) -> Result<Link, LinkError> {
+    let refused = |error| match tls::refusal(&error) {
+        Some(why) => LinkError::Refused(server.clone(), why),
+        None => LinkError::Connect(error),
+    };
     let opening = async {
-        let channel = endpoint(&server, insecure)?.connect().await.map_err(LinkError::Connect)?;
+        let channel = endpoint.connect().await.map_err(refused)?;
         let mut client = CollectorServiceClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX);
         let (requests, outbound) = mpsc::channel(REQUESTS);
         // There is room: the channel is new.
         let hello = StreamEventsRequest { message: Some(Message::Hello(hello)) };
         requests.try_send(hello).map_err(|_| LinkError::Closed)?;
-        let responses =
-            client.stream_events(ReceiverStream::new(outbound)).await.map_err(LinkError::Stream)?;
+        let responses = client.stream_events(ReceiverStream::new(outbound)).await;
+        // Who wants a certificate says so only once it is asked something.
+        let responses = responses.map_err(|status| ended(&server, status))?;
         Ok(Link { requests, responses: responses.into_inner() })
     };
     tokio::time::timeout(CONNECT_MAX, opening).await.map_err(|_| LinkError::Slow)?

@@ -9,22 +9,73 @@
 //!   unsent urgent one; a numbered batch never is.
 
 use std::collections::VecDeque;
+use std::ops::AddAssign;
+use std::sync::atomic::Ordering;
 
 use super::batch::Sealed;
+use crate::event::Source;
+use crate::ledger::{Dropped, Ledger};
 use crate::proto::EventBatch;
 
-/// Batches that left the window together.
+/// Batches that left the path together: acked, or given up.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Settled {
     /// Events, by source number.
-    pub counts: [u64; crate::event::Source::ALL.len()],
+    pub counts: [u64; Source::ALL.len()],
+    /// Those of them in odd stretches.
+    pub odd: [u64; Source::ALL.len()],
+}
+
+impl From<&Sealed> for Settled {
+    fn from(sealed: &Sealed) -> Self {
+        Self { counts: sealed.counts.map(u64::from), odd: sealed.odd.map(u64::from) }
+    }
+}
+
+impl AddAssign for Settled {
+    fn add_assign(&mut self, other: Self) {
+        for (sum, count) in self.counts.iter_mut().zip(other.counts) {
+            *sum += count;
+        }
+        for (sum, count) in self.odd.iter_mut().zip(other.odd) {
+            *sum += count;
+        }
+    }
 }
 
 impl Settled {
     fn add(&mut self, sealed: &Sealed) {
-        for (sum, &count) in self.counts.iter_mut().zip(&sealed.counts) {
-            *sum += u64::from(count);
+        *self += Self::from(sealed);
+    }
+
+    /// Counts the events as stored by the server.
+    pub fn count_acked(&self, ledger: &Ledger) {
+        for (source, count, odd) in self.by_source() {
+            let row = ledger.source(source);
+            row.acked.fetch_add(count, Ordering::Relaxed);
+            row.held.fetch_sub(count.cast_signed(), Ordering::Relaxed);
+            for (stretch, events) in row.stretches.iter().zip([count - odd, odd]) {
+                stretch.acked.fetch_add(events, Ordering::Relaxed);
+            }
         }
+    }
+
+    /// Counts the events as given up.
+    pub fn count_dropped(&self, ledger: &Ledger, reason: Dropped) {
+        for (source, count, odd) in self.by_source() {
+            let row = ledger.source(source);
+            row.drop_events(reason, count);
+            row.held.fetch_sub(count.cast_signed(), Ordering::Relaxed);
+            for (stretch, events) in row.stretches.iter().zip([count - odd, odd]) {
+                stretch.dropped.fetch_add(events, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Events and odd ones of each source that has some.
+    fn by_source(&self) -> impl Iterator<Item = (Source, u64, u64)> {
+        let rows = Source::ALL.into_iter().zip(self.counts).zip(self.odd);
+        rows.map(|((source, count), odd)| (source, count, odd)).filter(|&(_, count, _)| count > 0)
     }
 
     /// Whether nothing left.
@@ -177,7 +228,7 @@ mod tests {
     use super::*;
 
     fn sealed(events: u32, bytes: usize, urgent: bool) -> Sealed {
-        Sealed { batch: EventBatch::default(), counts: [events, 0, 0, 0, 0], bytes, urgent }
+        Sealed { batch: EventBatch::default(), counts: [events, 0, 0, 0, 0], odd: [0; 5], bytes, urgent }
     }
 
     fn number(window: &mut Window) -> Option<u64> {

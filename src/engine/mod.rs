@@ -37,9 +37,9 @@ use crate::collector::{CollectorInfo, Context, Stop, Unavailable};
 use crate::egress::batch::Sequences;
 use crate::egress::stream::{self, StreamReport};
 use crate::entity::EntityTable;
-use crate::event::{Event, Source};
+use crate::event::Source;
 use crate::health::Health;
-use crate::ledger::Ledger;
+use crate::ledger::{Dropped, Ledger};
 use crate::proto::{Hello, LedgerReport};
 use crate::sys::Ring;
 use queue::QueueCounters;
@@ -47,18 +47,22 @@ use worker::End;
 
 /// Words in a bulk queue to a shard: 1 MiB, a few milliseconds at the highest rates. What does not fit
 /// waits in the kernel's ring, which is larger.
-pub const BULK_QUEUE_WORDS: usize = 128 << 10;
+const BULK_QUEUE_WORDS: usize = 128 << 10;
 
 /// Words in an urgent queue to a shard.
-pub const URGENT_QUEUE_WORDS: usize = 16 << 10;
+const URGENT_QUEUE_WORDS: usize = 16 << 10;
 
 /// Words in each queue from a collector with its own thread to a shard: their rates are a hundredth.
-pub const PORT_QUEUE_WORDS: usize = 16 << 10;
+const PORT_QUEUE_WORDS: usize = 16 << 10;
 
-/// Words in a queue of this source at most.
+/// Words in a queue of this source and lane.
 #[must_use]
-pub const fn queue_words(source: Source) -> usize {
-    if matches!(source, Source::Ebpf) { BULK_QUEUE_WORDS } else { PORT_QUEUE_WORDS }
+pub const fn queue_words(source: Source, lane: Lane) -> usize {
+    match (source, lane) {
+        (Source::Ebpf, Lane::Bulk) => BULK_QUEUE_WORDS,
+        (Source::Ebpf, Lane::Urgent) => URGENT_QUEUE_WORDS,
+        _ => PORT_QUEUE_WORDS,
+    }
 }
 
 /// Batches between a shard and egress, for each lane.
@@ -101,8 +105,8 @@ pub struct Reports {
     pub stream: Arc<Mutex<StreamReport>>,
     /// By shard.
     pub shards: Vec<Arc<Mutex<shard::ShardReport>>>,
-    /// The queues between drains and shards.
-    pub queues: Vec<(Source, Arc<QueueCounters>)>,
+    /// The queues to the shards.
+    pub queues: Vec<(Source, Lane, Arc<QueueCounters>)>,
     /// Highest fill of a bulk ring, per mille; reset it to 0 when read.
     pub fill_permille: Arc<AtomicU64>,
 }
@@ -114,10 +118,12 @@ pub struct Engine {
     collectors: Vec<JoinHandle<End>>,
     stop_collectors: watch::Sender<bool>,
     shards: Vec<JoinHandle<End>>,
-    egress: JoinHandle<()>,
+    explain: Option<JoinHandle<End>>,
+    egress: JoinHandle<End>,
     stop: Arc<AtomicBool>,
     wake: Arc<Notify>,
     deadline: watch::Sender<Option<Instant>>,
+    ledger: Arc<Ledger>,
     /// What status and metrics read.
     pub reports: Arc<Reports>,
 }
@@ -134,11 +140,17 @@ pub struct Parts<'start, Inspect> {
     pub hello: Hello,
     /// Makes the entity table of a shard.
     pub entities: Box<dyn Fn() -> EntityTable>,
-    /// Makes what sees every event of a shard.
+    /// Makes what sees the events of a shard.
     pub inspect: Box<dyn Fn() -> Inspect>,
+    /// Makes the worker of the thread that follows the shards and ends after them; it gets a way to egress of its
+    /// own. Called once every shard has its `inspect`.
+    pub explain: Option<MakeExplain<'start>>,
     /// Makes the report that the server shows.
     pub ledger_report: Box<dyn Fn(&Reports) -> LedgerReport + Send>,
 }
+
+/// Makes a worker that sends batches.
+pub type MakeExplain<'start> = Box<dyn FnOnce(shard::Output) -> Box<dyn worker::Worker> + 'start>;
 
 impl<Inspect> std::fmt::Debug for Parts<'_, Inspect> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -167,7 +179,7 @@ pub enum Stopped {
 ///
 /// # Errors
 /// [`StartError`]: those that were started end by themselves, since their queues are abandoned.
-pub fn start<Inspect: FnMut(&Event<'_>) + Send + 'static>(
+pub fn start<Inspect: shard::Inspect>(
     shared: &Shared,
     parts: Parts<'_, Inspect>,
 ) -> Result<Engine, StartError> {
@@ -183,26 +195,23 @@ pub fn start<Inspect: FnMut(&Event<'_>) + Send + 'static>(
     let mut reports = Reports::default();
     let mut sealed_inputs = Vec::new();
     let mut outputs = Vec::new();
-    for _ in &placement.shards {
+    let mut way_to_egress = || {
         let [bulk, urgent] = [0; 2].map(|_| queue::batches(BATCH_QUEUE));
         sealed_inputs.push([bulk.1, urgent.1]);
-        outputs.push(shard::Output { lanes: [bulk.0, urgent.0], wake: Arc::clone(&wake) });
+        shard::Output { lanes: [bulk.0, urgent.0], wake: Arc::clone(&wake) }
+    };
+    let explain_output = parts.explain.is_some().then(&mut way_to_egress);
+    for _ in &placement.shards {
+        outputs.push(way_to_egress());
         reports.shards.push(Arc::new(Mutex::new(shard::ShardReport::new())));
     }
-    let mut ports: Vec<Vec<[queue::WordSender; 2]>> = Vec::new();
     let mut inputs: Vec<Vec<shard::Input>> = placement.shards.iter().map(|_| Vec::new()).collect();
-    for _ in placement.drains.iter().filter(|_| parts.rings.is_some()) {
-        let port = inputs
-            .iter_mut()
-            .map(|inputs| connect(inputs, Source::Ebpf, [BULK_QUEUE_WORDS, URGENT_QUEUE_WORDS], &mut reports))
-            .collect();
-        ports.push(port);
-    }
-    let mut own: Vec<Vec<[queue::WordSender; 2]>> = Vec::new();
-    for collector in &parts.collectors {
-        let lanes = |inputs| connect(inputs, collector.source, [PORT_QUEUE_WORDS; 2], &mut reports);
-        own.push(inputs.iter_mut().map(lanes).collect());
-    }
+    let mut producer = |source| -> Vec<[queue::WordSender; 2]> {
+        inputs.iter_mut().map(|inputs| connect(inputs, source, &mut reports)).collect()
+    };
+    let drains = placement.drains.iter().filter(|_| parts.rings.is_some());
+    let ports: Vec<_> = drains.map(|_| producer(Source::Ebpf)).collect();
+    let own: Vec<_> = parts.collectors.iter().map(|collector| producer(collector.source)).collect();
     let reports = Arc::new(reports);
 
     let egress = spawn_egress(
@@ -210,6 +219,7 @@ pub fn start<Inspect: FnMut(&Event<'_>) + Send + 'static>(
         stream::Parts {
             server: settings.server.clone(),
             insecure: settings.grpc_insecure,
+            tls: settings.tls_files(),
             hello: parts.hello,
             inputs: sealed_inputs,
             wake: Arc::clone(&wake),
@@ -227,23 +237,22 @@ pub fn start<Inspect: FnMut(&Event<'_>) + Send + 'static>(
 
     let ends = inputs.into_iter().zip(outputs).zip(reports.shards.iter().cloned()).collect();
     let shards = spawn_shards(shared, &placement.shards, ends, &*parts.entities, &*parts.inspect)?;
+    let explain = match parts.explain.zip(explain_output) {
+        Some((make, output)) => Some(spawn("explain", placement.egress, shared, make(output))?),
+        None => None,
+    };
     let (stop_collectors, stop_seen) = Stop::new();
-    let mut collectors = Vec::new();
-    for (collector, lanes) in parts.collectors.iter().zip(own) {
-        let context = Context {
-            port: port::Port::new(collector.source, shard_ports(lanes, &shards), Arc::clone(&shared.ledger)),
-            live: Arc::clone(&shared.live),
-            health: Arc::clone(&shared.health),
-            ledger: Arc::clone(&shared.ledger),
-            stop: stop_seen.clone(),
-            boot_id,
-            state_dir: settings.state_dir.clone(),
-        };
-        match (collector.open)(context) {
-            Ok(worker) => collectors.push(spawn(collector.thread, placement.egress, shared, worker)?),
-            Err(why) => (parts.unavailable)(collector.source, why),
-        }
-    }
+    let own = own.into_iter().map(|lanes| shard_ports(lanes, &shards)).zip(parts.collectors).collect();
+    let context = |port| Context {
+        port,
+        live: Arc::clone(&shared.live),
+        health: Arc::clone(&shared.health),
+        ledger: Arc::clone(&shared.ledger),
+        stop: stop_seen.clone(),
+        boot_id,
+        state_dir: settings.state_dir.clone(),
+    };
+    let collectors = spawn_collectors(shared, placement.egress, own, &context, parts.unavailable)?;
     let stop = Arc::new(AtomicBool::new(false));
     let signals =
         drain::Signals { stop: Arc::clone(&stop), fill_permille: Arc::clone(&reports.fill_permille) };
@@ -252,19 +261,27 @@ pub fn start<Inspect: FnMut(&Event<'_>) + Send + 'static>(
         Some(rings) => spawn_drains(shared, &placement.drains, rings, ports.collect(), &signals)?,
         None => Vec::new(),
     };
-    Ok(Engine { drains, collectors, stop_collectors, shards, egress, stop, wake, deadline, reports })
+    let ledger = Arc::clone(&shared.ledger);
+    Ok(Engine {
+        drains,
+        collectors,
+        stop_collectors,
+        shards,
+        explain,
+        egress,
+        stop,
+        wake,
+        deadline,
+        ledger,
+        reports,
+    })
 }
 
-/// Makes the two queues from one producer to one shard, with room for so many words.
-fn connect(
-    inputs: &mut Vec<shard::Input>,
-    source: Source,
-    [bulk, urgent]: [usize; 2],
-    reports: &mut Reports,
-) -> [queue::WordSender; 2] {
-    [(Lane::Bulk, bulk), (Lane::Urgent, urgent)].map(|(lane, words)| {
-        let (sender, receiver) = queue::words(words);
-        reports.queues.push((source, Arc::clone(sender.counters())));
+/// Makes the two queues from one producer to one shard.
+fn connect(inputs: &mut Vec<shard::Input>, source: Source, reports: &mut Reports) -> [queue::WordSender; 2] {
+    [Lane::Bulk, Lane::Urgent].map(|lane| {
+        let (sender, receiver) = queue::words(queue_words(source, lane));
+        reports.queues.push((source, lane, Arc::clone(sender.counters())));
         inputs.push(shard::Input { source, lane, receiver });
         sender
     })
@@ -288,7 +305,7 @@ fn spawn(
 /// What ties a shard to its neighbours: the queues to it, the queues from it, its report.
 type ShardEnds = ((Vec<shard::Input>, shard::Output), Arc<Mutex<shard::ShardReport>>);
 
-fn spawn_shards<Inspect: FnMut(&Event<'_>) + Send + 'static>(
+fn spawn_shards<Inspect: shard::Inspect>(
     shared: &Shared,
     cores: &[usize],
     ends: Vec<ShardEnds>,
@@ -314,11 +331,30 @@ fn spawn_shards<Inspect: FnMut(&Event<'_>) + Send + 'static>(
     Ok(shards)
 }
 
+/// Starts the collectors that can run here, on the core of egress: like it, they mostly wait.
+fn spawn_collectors(
+    shared: &Shared,
+    core: usize,
+    own: Vec<(Vec<drain::ShardPort>, CollectorInfo)>,
+    context: &dyn Fn(port::Port) -> Context,
+    unavailable: &mut dyn FnMut(Source, Unavailable),
+) -> Result<Vec<JoinHandle<End>>, StartError> {
+    let mut threads = Vec::new();
+    for (shards, collector) in own {
+        let port = port::Port::new(collector.source, shards, Arc::clone(&shared.ledger));
+        match (collector.open)(context(port)) {
+            Ok(worker) => threads.push(spawn(collector.thread, core, shared, worker)?),
+            Err(why) => unavailable(collector.source, why),
+        }
+    }
+    Ok(threads)
+}
+
 fn spawn_egress(
     placement: &placement::Placement,
     parts: stream::Parts,
     health: &Arc<Health>,
-) -> Result<JoinHandle<()>, StartError> {
+) -> Result<JoinHandle<End>, StartError> {
     let failed = |error| StartError::Thread("egress".into(), error);
     let core = placement.egress;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -328,7 +364,7 @@ fn spawn_egress(
         .name("egress".into())
         .spawn(move || {
             core_affinity::set_for_current(core_affinity::CoreId { id: core });
-            stream::supervise(&runtime, stream, &health);
+            stream::supervise(&runtime, stream, &health)
         })
         .map_err(failed)
 }
@@ -377,15 +413,17 @@ impl Engine {
         for thread in &self.collectors {
             thread.thread().unpark();
         }
-        for thread in self.collectors.into_iter().chain(self.drains).chain(self.shards) {
+        let shards = self.shards.into_iter().chain(self.explain);
+        for thread in self.collectors.into_iter().chain(self.drains).chain(shards) {
             if !matches!(thread.join(), Ok(End::Finished)) {
                 stopped = Stopped::Broken;
             }
         }
         // The queues are abandoned now; egress looks again.
         self.wake.notify_one();
-        if self.egress.join().is_err() {
+        if !matches!(self.egress.join(), Ok(End::Finished)) {
             stopped = Stopped::Broken;
+            self.ledger.drop_held(Dropped::WorkerPanic);
         }
         stopped
     }
@@ -393,7 +431,7 @@ impl Engine {
     /// Whether a thread ended that should not have.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        let threads = self.drains.iter().chain(&self.collectors).chain(&self.shards);
+        let threads = self.drains.iter().chain(&self.collectors).chain(&self.shards).chain(&self.explain);
         threads.into_iter().any(JoinHandle::is_finished) || self.egress.is_finished()
     }
 

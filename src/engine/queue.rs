@@ -186,6 +186,12 @@ impl<T> BatchReceiver<T> {
         self.0.pop().ok()
     }
 
+    /// Nothing is in the queue now.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The sender is gone and nothing is left.
     #[must_use]
     pub fn is_over(&self) -> bool {

@@ -18,8 +18,9 @@ use super::worker::Worker;
 use super::{Lane, Live};
 use crate::clock;
 use crate::egress::batch::{BatchBuilder, Sealed, Sequences};
-use crate::entity::{EntityStats, EntityTable};
-use crate::event::{Event, KINDS, Source};
+use crate::egress::window::Settled;
+use crate::entity::{Entity, EntityStats, EntityTable};
+use crate::event::{COARSE_TIME, Event, KINDS, Source, is_before_boot};
 use crate::ledger::{Dropped, Ledger, Shed};
 
 /// Words taken from one queue before the next gets its turn: 64 KiB, which stays in the cache.
@@ -105,8 +106,39 @@ pub struct Output {
     pub wake: Arc<Notify>,
 }
 
+/// What sees the events of a shard after their owners are known.
+pub trait Inspect: Send + 'static {
+    /// The kinds of events that it wants to see, as a bit set by number.
+    fn kinds(&self) -> u128;
+
+    /// Sees one event, its owner, and its full sequence number.
+    fn event(&mut self, event: &Event<'_>, owner: &Entity, sequence: u64);
+
+    /// Called about once a second, and once more at the end.
+    fn tick(&mut self, now_ns: u64);
+}
+
+/// None sees nothing.
+impl<I: Inspect> Inspect for Option<I> {
+    fn kinds(&self) -> u128 {
+        self.as_ref().map_or(0, I::kinds)
+    }
+
+    fn event(&mut self, event: &Event<'_>, owner: &Entity, sequence: u64) {
+        if let Some(inspect) = self {
+            inspect.event(event, owner, sequence);
+        }
+    }
+
+    fn tick(&mut self, now_ns: u64) {
+        if let Some(inspect) = self {
+            inspect.tick(now_ns);
+        }
+    }
+}
+
 /// Everything a shard is made of.
-pub struct Parts<Inspect> {
+pub struct Parts<I> {
     /// Its number.
     pub number: u32,
     /// Added to the counters of producers; the same for all shards.
@@ -123,35 +155,37 @@ pub struct Parts<Inspect> {
     pub live: Arc<Live>,
     /// Read by status and metrics.
     pub report: Arc<Mutex<ShardReport>>,
-    /// Sees every event after its entity is known.
-    pub inspect: Inspect,
+    /// Sees the events that it wants.
+    pub inspect: I,
 }
 
-impl<Inspect> std::fmt::Debug for Parts<Inspect> {
+impl<I> std::fmt::Debug for Parts<I> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Parts").finish_non_exhaustive()
     }
 }
 
 /// A shard.
-pub struct Shard<Inspect> {
+pub struct Shard<I> {
     inputs: Vec<Input>,
-    state: State<Inspect>,
+    state: State<I>,
 }
 
-impl<Inspect> std::fmt::Debug for Shard<Inspect> {
+impl<I> std::fmt::Debug for Shard<I> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Shard").finish_non_exhaustive()
     }
 }
 
-struct State<Inspect> {
+struct State<I> {
     entities: EntityTable,
     output: Output,
     ledger: Arc<Ledger>,
     live: Arc<Live>,
     report: Arc<Mutex<ShardReport>>,
-    inspect: Inspect,
+    inspect: I,
+    /// The kinds that `inspect` wants to see.
+    wanted: u128,
     /// By [`Lane`].
     open: [OpenBatch; 2],
     sequences: Sequences,
@@ -173,9 +207,9 @@ struct OpenBatch {
 
 // === impl Shard ===
 
-impl<Inspect: FnMut(&Event<'_>)> Shard<Inspect> {
+impl<I: Inspect> Shard<I> {
     /// A shard that has seen nothing.
-    pub fn new(parts: Parts<Inspect>) -> Self {
+    pub fn new(parts: Parts<I>) -> Self {
         let open = [Lane::Bulk, Lane::Urgent].map(|lane| OpenBatch {
             builder: BatchBuilder::new(parts.number, matches!(lane, Lane::Urgent)),
             since_ns: 0,
@@ -186,6 +220,7 @@ impl<Inspect: FnMut(&Event<'_>)> Shard<Inspect> {
             ledger: parts.ledger,
             live: parts.live,
             report: parts.report,
+            wanted: parts.inspect.kinds(),
             inspect: parts.inspect,
             open,
             sequences: Sequences::new(parts.sequence_base),
@@ -225,7 +260,7 @@ impl<Inspect: FnMut(&Event<'_>)> Shard<Inspect> {
     }
 }
 
-impl<Inspect: FnMut(&Event<'_>) + Send + 'static> Worker for Shard<Inspect> {
+impl<I: Inspect> Worker for Shard<I> {
     fn run(&mut self) {
         loop {
             // Asked before the turn: what was pushed before the sender left is then seen by the turn.
@@ -249,7 +284,7 @@ impl<Inspect: FnMut(&Event<'_>) + Send + 'static> Worker for Shard<Inspect> {
 
 // === impl State ===
 
-impl<Inspect: FnMut(&Event<'_>)> State<Inspect> {
+impl<I: Inspect> State<I> {
     #[inline]
     fn event(&mut self, words: &[u64], source: Source, lane: Lane) {
         self.popped[source as usize] += 1;
@@ -260,18 +295,25 @@ impl<Inspect: FnMut(&Event<'_>)> State<Inspect> {
         let header = event.header();
         self.entities.observe(&event);
         let entity = self.entities.resolve(header);
-        (self.inspect)(&event);
         let sequence = if NUMBERED >> (header.kind & 127) & 1 == 0 {
             self.sequences.extend(header.source, header.producer, header.sequence)
         } else {
             event.slots()[0]
         };
+        // What happened in another boot says nothing about what there is in this one.
+        if self.wanted >> (header.kind & 127) & 1 != 0 && !is_before_boot(header.time_ns) {
+            self.inspect.event(&event, self.entities.get(entity), sequence);
+        }
         let index = lane as usize;
         if self.open[index].builder.push(&event, sequence, entity, &self.entities).is_err() {
             self.seal(lane);
             let pushed = self.open[index].builder.push(&event, sequence, entity, &self.entities);
             // An empty batch takes any event: its base is the event's own time, its bound one maximal event.
             debug_assert!(pushed.is_ok());
+        }
+        // How long ago something happened that was not read at once is no latency.
+        if header.flags & COARSE_TIME != 0 {
+            return;
         }
         if self.first.len() <= SHORT_TURN {
             self.first.push(header.time_ns);
@@ -313,11 +355,7 @@ impl<Inspect: FnMut(&Event<'_>)> State<Inspect> {
             ledger.held.fetch_add(i64::from(count), Ordering::Relaxed);
         }
         if let Err(refused) = self.output.lanes[lane as usize].push(sealed) {
-            for (source, &count) in Source::ALL.iter().zip(&refused.counts) {
-                let ledger = self.ledger.source(*source);
-                ledger.drop_events(Dropped::EgressQueueFull, u64::from(count));
-                ledger.held.fetch_sub(i64::from(count), Ordering::Relaxed);
-            }
+            Settled::from(&refused).count_dropped(&self.ledger, Dropped::EgressQueueFull);
         }
         self.output.wake.notify_one();
     }
@@ -354,6 +392,7 @@ impl<Inspect: FnMut(&Event<'_>)> State<Inspect> {
     }
 
     fn keep_house(&mut self, now_ns: u64) {
+        self.inspect.tick(now_ns);
         self.boot_unix_ns = clock::boot_unix_ns();
         for _ in 0..EXPIRE_STEPS {
             self.entities.expire(now_ns);

@@ -1,5 +1,6 @@
 //! The whole path: on one thread in random order, as a schedule says; and on its threads with a fault.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::Thread;
@@ -10,18 +11,20 @@ use tokio::sync::Notify;
 use zerocopy::IntoBytes;
 
 use super::drain::{self, Awake, Drain, ShardPort};
+use super::port::Port;
 use super::queue::{self, BatchReceiver, QueueCounters};
 use super::shard::{Input, Output, Shard, ShardReport};
 use super::worker::Worker;
 use super::{Lane, Live, Shared, shard};
+use crate::collector::stretches::{ATTEMPTS_MAX, Advice, Stretches};
 use crate::config::Settings;
 use crate::egress::batch::Sealed;
 use crate::egress::window::{Settled, Window};
-use crate::entity::{CgroupLookup, EntityTable};
-use crate::event::{Event, Header, Kind, Source, mix};
+use crate::entity::{CgroupLookup, Entity, EntityTable};
+use crate::event::{Event, EventBuilder, Header, Kind, Source, mix};
 use crate::health::Health;
 use crate::ledger::{Dropped, Ledger, Shed};
-use crate::proto::{Hello, LedgerReport};
+use crate::proto::{EventBatch, Hello, LedgerReport};
 use crate::sys::ring::testing::{HeapProducer, ring};
 
 /// What may happen next.
@@ -35,6 +38,10 @@ enum Step {
     Shard(u8),
     /// A shard panics at its next event.
     Panic(u8),
+    /// The journal grows by this many entries.
+    Append(u8),
+    /// Its collector reads up to this many and looks at its stretches.
+    Read(u8),
     /// Egress empties the queues into the window.
     Absorb,
     /// Egress sends up to this many batches.
@@ -53,6 +60,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Step::Drain),
         6 => (0..2_u8).prop_map(Step::Shard),
         1 => (0..2_u8).prop_map(Step::Panic),
+        4 => (0..20_u8).prop_map(Step::Append),
+        6 => any::<u8>().prop_map(Step::Read),
         4 => Just(Step::Absorb),
         4 => (0..9_u8).prop_map(Step::Send),
         4 => (0..9_u8).prop_map(Step::Ack),
@@ -80,7 +89,20 @@ impl CgroupLookup for NoHost {
     }
 }
 
-type Inspect = Box<dyn FnMut(&Event<'_>) + Send>;
+/// Shows every event to a function.
+struct Show(Box<dyn FnMut(&Event<'_>) + Send>);
+
+impl shard::Inspect for Show {
+    fn kinds(&self) -> u128 {
+        u128::MAX
+    }
+
+    fn event(&mut self, event: &Event<'_>, _owner: &Entity, _sequence: u64) {
+        (self.0)(event);
+    }
+
+    fn tick(&mut self, _now_ns: u64) {}
+}
 
 fn event(time_ns: u64, cgroup: u64, sequence: u32, urgent: bool) -> [u64; 7] {
     let mut words = [0_u64; 7];
@@ -100,6 +122,44 @@ fn event(time_ns: u64, cgroup: u64, sequence: u32, urgent: bool) -> [u64; 7] {
     words
 }
 
+/// A source with a position: the number of the next entry.
+struct Journal {
+    port: Port,
+    stretches: Stretches<u64>,
+    length: u64,
+    next: u64,
+    /// What a restart would start from.
+    kept: u64,
+    holds_back: bool,
+    event: EventBuilder,
+}
+
+impl Journal {
+    fn read(&mut self, entries: u64, now_ns: u64) {
+        let until = self.length.min(self.next + entries);
+        while self.next < until && !self.holds_back {
+            let number = self.next;
+            let header = self.event.start(Source::Journald, Kind::LogRecord, now_ns);
+            (header.cgroup, header.flags) = (2 + number % 5, self.stretches.flag());
+            self.event.slot(number);
+            let lane = if number.is_multiple_of(3) { Lane::Urgent } else { Lane::Bulk };
+            if self.port.send(&mut self.event, lane).is_err() {
+                break;
+            }
+            self.next += 1;
+            self.stretches.moved(1);
+        }
+        self.port.publish();
+        self.holds_back = false;
+        match self.stretches.advise(now_ns, || self.next) {
+            Advice::ReadOn => {}
+            Advice::Keep(position) => self.kept = position,
+            Advice::HoldBack => self.holds_back = true,
+            Advice::GoBack(position) => self.next = position,
+        }
+    }
+}
+
 /// The path, and what the kernel would count.
 struct World {
     now_ns: u64,
@@ -108,7 +168,7 @@ struct World {
     produced: u64,
     ring_lost: u64,
     drain: Drain,
-    shards: Vec<Shard<Inspect>>,
+    shards: Vec<Shard<Show>>,
     panic_next: Vec<Arc<AtomicBool>>,
     inputs: Vec<[BatchReceiver<Sealed>; 2]>,
     queues: Vec<Arc<QueueCounters>>,
@@ -118,6 +178,12 @@ struct World {
     ledger: Arc<Ledger>,
     /// Sequence numbers that the server has, by producer.
     stored: Vec<(u32, u64)>,
+    journal: Journal,
+    /// The entries in each batch that was sent, and those in acked ones.
+    entries_sent: Vec<Vec<u64>>,
+    entries_acked: BTreeSet<u64>,
+    /// A shard panicked: an entry may be left behind on purpose.
+    panicked: u64,
 }
 
 impl World {
@@ -130,6 +196,7 @@ impl World {
         let mut world_inputs = Vec::new();
         let mut queues = Vec::new();
         let mut ports = Vec::new();
+        let mut own_ports = Vec::new();
         let mut shards = Vec::new();
         let mut panic_next = Vec::new();
         for number in 0..2 {
@@ -141,13 +208,18 @@ impl World {
                 sender
             });
             let thread: Thread = std::thread::current();
+            let own = [Lane::Bulk, Lane::Urgent].map(|lane| {
+                let (sender, receiver) = queue::words(0);
+                inputs.push(Input { source: Source::Journald, lane, receiver });
+                sender
+            });
+            own_ports.push(ShardPort { lanes: own, thread: thread.clone() });
             ports.push(ShardPort { lanes, thread });
             let [bulk, urgent] = [0; 2].map(|_| queue::batches(2));
             world_inputs.push([bulk.1, urgent.1]);
             let fault = Arc::new(AtomicBool::new(false));
             panic_next.push(Arc::clone(&fault));
-            let inspect: Inspect =
-                Box::new(move |_| assert!(!fault.swap(false, Ordering::Relaxed), "injected"));
+            let inspect = Show(Box::new(move |_| assert!(!fault.swap(false, Ordering::Relaxed), "injected")));
             shards.push(Shard::new(shard::Parts {
                 number,
                 sequence_base: 0,
@@ -184,6 +256,18 @@ impl World {
             window: Window::new(20_000),
             sent: 0,
             acked: 0,
+            journal: Journal {
+                port: Port::new(Source::Journald, own_ports, Arc::clone(&ledger)),
+                stretches: Stretches::new(Source::Journald, Arc::clone(&ledger), 0),
+                length: 0,
+                next: 0,
+                kept: 0,
+                holds_back: false,
+                event: EventBuilder::default(),
+            },
+            entries_sent: Vec::new(),
+            entries_acked: BTreeSet::new(),
+            panicked: 0,
             ledger,
             stored: Vec::new(),
         }
@@ -212,6 +296,7 @@ impl World {
         }));
         turn.unwrap_or_else(|_| {
             self.shards[number].recover();
+            self.panicked += 1;
             1
         })
     }
@@ -221,29 +306,21 @@ impl World {
         for lane in [1, 0] {
             for input in &mut self.inputs {
                 while let Some(sealed) = input[lane].pop() {
-                    dropped.counts[0] += self.window.offer(sealed).counts[0];
+                    dropped += self.window.offer(sealed);
                 }
             }
         }
-        self.settle(&dropped, Some(Dropped::WindowFull));
-    }
-
-    fn settle(&self, settled: &Settled, reason: Option<Dropped>) {
-        let ledger = self.ledger.source(Source::Ebpf);
-        match reason {
-            Some(reason) => ledger.drop_events(reason, settled.counts[0]),
-            None => _ = ledger.acked.fetch_add(settled.counts[0], Ordering::Relaxed),
-        }
-        ledger.held.fetch_sub(settled.counts[0].cast_signed(), Ordering::Relaxed);
+        dropped.count_dropped(&self.ledger, Dropped::WindowFull);
     }
 
     fn send(&mut self, batches: u64) {
         for _ in 0..batches {
             let Some(batch) = self.window.next(0) else { return };
             if batch.sequence > self.acked && batch.sequence > self.sent {
-                for run in &batch.runs {
+                for run in batch.runs.iter().filter(|run| run.source == Source::Ebpf as i32) {
                     self.stored.push((run.producer, u64::from(run.count)));
                 }
+                self.entries_sent.push(entries(&batch));
             }
             self.sent = self.sent.max(batch.sequence);
         }
@@ -254,8 +331,10 @@ impl World {
         let settled = if restart { self.window.restart(self.acked) } else { self.window.ack(self.acked) };
         // Without a restart an ack may name a batch that this connection has not sent again yet.
         if let Ok(settled) = settled {
-            self.settle(&settled, None);
+            settled.count_acked(&self.ledger);
         }
+        let acked = usize::try_from(self.acked).expect("few batches");
+        self.entries_acked.extend(self.entries_sent.iter().take(acked).flatten());
     }
 
     fn step(&mut self, step: &Step) {
@@ -264,6 +343,8 @@ impl World {
             Step::Drain => _ = self.drain.pass(self.now_ns),
             Step::Shard(number) => _ = self.turn(usize::from(number)),
             Step::Panic(number) => self.panic_next[usize::from(number)].store(true, Ordering::Relaxed),
+            Step::Append(entries) => self.journal.length += u64::from(entries),
+            Step::Read(entries) => self.journal.read(entries.into(), self.now_ns),
             Step::Absorb => self.absorb(),
             Step::Send(batches) => self.send(u64::from(batches)),
             Step::Ack(batches) => self.ack(u64::from(batches), false),
@@ -278,21 +359,37 @@ impl World {
         for panic in &self.panic_next {
             panic.store(false, Ordering::Relaxed);
         }
-        loop {
+        for _ in 0..10_000 {
             self.now_ns += 2_000_000_000;
+            self.journal.read(64, self.now_ns);
             let drained = self.drain.pass(self.now_ns);
             let taken = self.turn(0) + self.turn(1);
             self.absorb();
             self.ack(0, true);
             self.send(1 << 40);
             self.ack(1 << 40, false);
-            if drained + taken == 0 && self.window.batches() == 0 {
+            let read = self.journal.next == self.journal.length && self.journal.stretches.is_settled();
+            if drained + taken == 0 && self.window.batches() == 0 && read {
                 return;
             }
         }
+        panic!("something never settles: {:?}", self.journal.stretches);
+    }
+
+    /// Nothing before the kept position is missing, except what made shards panic.
+    fn check_journal(&self, over: bool) -> Result<(), TestCaseError> {
+        let kept = self.journal.kept;
+        if over {
+            prop_assert_eq!(kept, self.journal.length);
+        }
+        if self.panicked < u64::from(ATTEMPTS_MAX) {
+            prop_assert_eq!(self.entries_acked.range(..kept).count() as u64, kept);
+        }
+        Ok(())
     }
 
     fn check(&self, over: bool) -> Result<(), TestCaseError> {
+        self.check_journal(over)?;
         let row = self.ledger.source(Source::Ebpf);
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let sum = |counters: &[AtomicU64]| counters.iter().map(get).sum::<u64>();
@@ -314,11 +411,30 @@ impl World {
     }
 }
 
+/// The numbers of the journal's entries in a batch.
+fn entries(batch: &EventBatch) -> Vec<u64> {
+    let mut deltas = batch
+        .sequence_delta
+        .chunks(4)
+        .map(|delta| u64::from(u32::from_le_bytes(delta.try_into().expect("4"))));
+    let mut numbers = Vec::new();
+    for run in &batch.runs {
+        for index in 0..u64::from(run.count) {
+            let number = run.first_sequence + deltas.next().unwrap_or(index);
+            if run.source == Source::Journald as i32 {
+                numbers.push(number);
+            }
+        }
+    }
+    numbers
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Scenario: random schedules of producing, draining, turns, panics, absorbing, sending, acks and reconnects.
     /// Guarantees: no sum is ever negative, in the end every sum closes, and the server has exactly what was acked.
+    /// No position of the journal is kept before everything in front of it is acked; in the end its last one is.
     #[test]
     fn the_ledger_closes(steps in prop::collection::vec(step(), 1..200)) {
         let mut world = World::new();
@@ -351,12 +467,12 @@ fn a_panicking_shard_costs_the_others_nothing() {
     let poison = u64::from(EVENTS / 2);
     let inspect = {
         let seen = Arc::clone(&seen);
-        move || -> Inspect {
+        move || {
             let seen = Arc::clone(&seen);
-            Box::new(move |event: &Event<'_>| {
+            Show(Box::new(move |event: &Event<'_>| {
                 assert_ne!(event.header().time_ns, poison, "injected");
                 seen[usize::from(event.header().cgroup != 2)].fetch_add(1, Ordering::Relaxed);
-            })
+            }))
         }
     };
     let engine = super::start(
@@ -372,6 +488,7 @@ fn a_panicking_shard_costs_the_others_nothing() {
             hello: Hello::default(),
             entities: Box::new(|| EntityTable::new([7; 16], 64, Box::new(NoHost))),
             inspect: Box::new(inspect),
+            explain: None,
             ledger_report: Box::new(|_| LedgerReport::default()),
         },
     )
@@ -395,4 +512,78 @@ fn a_panicking_shard_costs_the_others_nothing() {
     assert!((1..=u64::from(EVENTS / 2)).contains(&shed), "{shed}");
     let dropped: u64 = row.dropped.iter().map(|count| count.load(Ordering::Relaxed)).sum();
     assert_eq!((row.held.load(Ordering::Relaxed), dropped), (0, enriched));
+}
+
+/// A tapio-server of this process that keeps nothing; it ends with the sender.
+fn null_server() -> (std::net::SocketAddr, tokio::sync::oneshot::Sender<()>) {
+    use crate::server::options::Options;
+    use clap::Parser;
+    let free = ["tapio-server", "--store=null", "--grpc-listen=127.0.0.1:0", "--http-listen=127.0.0.1:0"];
+    let (address_out, address) = std::sync::mpsc::sync_channel(1);
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let options = Options::parse_from(free);
+            let server = crate::server::serve::Bound::new(&options).await.expect("free ports");
+            address_out.send(server.grpc_address().expect("bound")).expect("somebody waits");
+            let _ended = server.serve(async { drop(stopped.await) }).await;
+        });
+    });
+    (address.recv_timeout(Duration::from_secs(30)).expect("it listens"), stop)
+}
+
+/// Scenario: egress panics whenever it is connected, with events on their way.
+/// Guarantees: it is given up after the bound; the engine is broken and says so, its stop ends, and every event is
+/// acked or counted as dropped.
+#[test]
+fn a_broken_egress_breaks_the_engine() {
+    const EVENTS: u32 = 500;
+    let (server, stop_server) = null_server();
+    let (bulk, producer) = ring(1 << 15);
+    let (urgent, _urgent_producer) = ring(1 << 9);
+    let settings = Settings { server: server.to_string(), ..Settings::default() };
+    let shared = Shared {
+        live: Arc::new(Live::from_pointee(settings)),
+        ledger: Arc::new(Ledger::default()),
+        health: Arc::new(Health::default()),
+    };
+    let id = || bytes::Bytes::from_static(&[7; 16]);
+    let engine = super::start(
+        &shared,
+        super::Parts {
+            rings: Some(super::Rings {
+                bulk: vec![(0, bulk)],
+                urgent,
+                awake: Box::new(|_| Box::new(NeverAwake)),
+            }),
+            collectors: Vec::new(),
+            unavailable: &mut |_, _| {},
+            hello: Hello { agent_id: id(), boot_id: id(), epoch: 1, ..Hello::default() },
+            entities: Box::new(|| EntityTable::new([7; 16], 64, Box::new(NoHost))),
+            inspect: Box::new(|| None::<Show>),
+            explain: None,
+            ledger_report: Box::new(|_| panic!("injected")),
+        },
+    )
+    .expect("threads");
+    for sequence in 0..EVENTS {
+        let at = producer.reserve(7).expect("a ring for all of them");
+        producer.commit(at, &event(sequence.into(), 2, sequence, false), 0);
+    }
+    for _ in 0..3000 {
+        if engine.is_broken() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(engine.is_broken(), "{} panics", shared.health.workers_replaced.load(Ordering::Relaxed));
+    assert_eq!(shared.health.workers_replaced.load(Ordering::Relaxed), u64::from(super::worker::PANICS_MAX));
+    assert_eq!(engine.stop(Duration::from_secs(60)), super::Stopped::Broken);
+    let row = shared.ledger.source(Source::Ebpf);
+    let dropped: u64 = row.dropped.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+    assert_eq!(row.held.load(Ordering::Relaxed), 0);
+    assert_eq!(row.enriched.load(Ordering::Relaxed), u64::from(EVENTS));
+    assert_eq!(row.acked.load(Ordering::Relaxed) + dropped, u64::from(EVENTS));
+    drop(stop_server);
 }

@@ -20,7 +20,7 @@ use crate::health::Health;
 pub const PANICS_MAX: u32 = 100;
 
 /// A worker that ran this long has recovered.
-const RECOVERED: Duration = Duration::from_secs(10);
+pub const RECOVERED: Duration = Duration::from_secs(10);
 
 /// State with a loop over it.
 pub trait Worker: Send + 'static {

@@ -112,7 +112,7 @@ fn stored_agent_id(state_dir: &Path) -> io::Result<[u8; 16]> {
     }
     let text = fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().replace('-', "");
     let id = trace::parse_hex(&text).ok_or(io::ErrorKind::InvalidData)?;
-    replace(state_dir, "agent_id", &format!("{text}\n"))?;
+    replace_file(state_dir, "agent_id", &format!("{text}\n"))?;
     Ok(id)
 }
 
@@ -136,11 +136,11 @@ fn next_epoch(state_dir: &Path, clock: u64) -> (u64, Option<io::Error>) {
         Err(_) => 0,
     };
     let epoch = clock.max(stored + 1);
-    (epoch, replace(state_dir, "epoch", &format!("{epoch}\n")).err())
+    (epoch, replace_file(state_dir, "epoch", &format!("{epoch}\n")).err())
 }
 
 /// Puts a file in place as a whole, durably.
-fn replace(directory: &Path, name: &str, content: &str) -> io::Result<()> {
+pub(crate) fn replace_file(directory: &Path, name: &str, content: &str) -> io::Result<()> {
     let aside = directory.join(format!("{name}.{}.tmp", std::process::id()));
     let written = File::create(&aside).and_then(|mut file| {
         file.write_all(content.as_bytes())?;

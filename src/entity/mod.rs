@@ -18,6 +18,7 @@ mod slots;
 mod table;
 mod trace;
 
+pub(crate) use host::replace_file;
 pub use host::{Host, HostError};
 pub use lookup::LiveLookup;
 pub use table::{CAPACITY, EntityStats, EntityTable};

@@ -20,7 +20,7 @@ use super::pending::{Pending, Wait};
 use super::slots::Slots;
 use super::trace::{self, Identity};
 use super::{CgroupLookup, Entity, EntityKind, EntityRef};
-use crate::event::{CGROUP_V1, Event, Header, Kind, NAMED, trace_key};
+use crate::event::{CGROUP_V1, Event, Header, Kind, NAMED, is_before_boot, trace_key};
 
 /// How many entities a shard remembers unless told otherwise.
 pub const CAPACITY: usize = 65_536;
@@ -143,7 +143,7 @@ impl EntityTable {
     #[inline]
     pub fn observe(&mut self, event: &Event<'_>) {
         let header = event.header();
-        if header.time_ns >= self.pending.next_due_ns() {
+        if header.time_ns >= self.pending.next_due_ns() && !is_before_boot(header.time_ns) {
             self.retry(header.time_ns);
         }
         if WATCHED >> (header.kind & 127) & 1 != 0 {

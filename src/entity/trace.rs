@@ -43,7 +43,7 @@ pub(super) fn hashed(boot_id: &[u8; 16], identity: Identity<'_>) -> [u8; 16] {
         Identity::Unit(path) => hash.tagged(4, path),
         Identity::Container(id) => hash.tagged(5, id),
         Identity::Pod(uid) => hash.tagged(6, uid),
-        Identity::Object(name) => hash.tagged(7, name),
+        Identity::Object(name) => hash.tagged(8, name),
     }
     hash.finish()
 }

@@ -33,7 +33,7 @@ names! {
     TRANSPORT = "TRANSPORT";
     /// The name of the program that logged.
     IDENTIFIER = "IDENTIFIER";
-    /// The process that logged, if it is not the event's.
+    /// The process that logged, or that an entry is about, if it is not the event's.
     PID = "PID";
     /// The path of a cgroup, from its root.
     CGROUP = "CGROUP";
@@ -41,8 +41,70 @@ names! {
     EXE = "EXE";
     /// A command name.
     COMM = "COMM";
-    /// Why something is missing: `rate_limit`, `kernel_missed`, `removed`, `damaged`, `reconnect`, `overflow`.
+    /// Why something is missing: `rate_limit`, `kernel_missed`, `reconnect`, `overflow`, what a reader of journal files
+    /// met: `journal_cursor_gone`, `journal_vacuumed` and others, or of a watch: `expired`, `too_large`, `unreadable`,
+    /// `takeover`.
     CAUSE = "CAUSE";
+    /// What an entry of the journal means, where its `MESSAGE_ID` or the kernel's words say so: `unit_failed`.
+    MEANING = "MEANING";
+    /// The result that a unit failed or ended with.
+    UNIT_RESULT = "UNIT_RESULT";
+    /// How a process of a unit ended: `exited`, `killed`, `dumped`.
+    EXIT_CODE = "EXIT_CODE";
+    /// The status that a process exited with, or the signal that killed it, as the manager writes it.
+    EXIT_STATUS = "EXIT_STATUS";
+    /// Which command of a unit a process was: `ExecStart`.
+    COMMAND = "COMMAND";
+    /// The number of a job of the manager.
+    JOB_ID = "JOB_ID";
+    /// How often a unit was restarted automatically.
+    N_RESTARTS = "N_RESTARTS";
+    /// CPU time that a run of a unit used, nanoseconds.
+    CPU_USAGE_NSEC = "CPU_USAGE_NSEC";
+    /// What could not be executed.
+    EXECUTABLE = "EXECUTABLE";
+    /// The error number that a program logged with its message.
+    ERRNO = "ERRNO";
+    /// The signal that a process dumped core for.
+    COREDUMP_SIGNAL = "COREDUMP_SIGNAL";
+    /// Its name.
+    COREDUMP_SIGNAL_NAME = "COREDUMP_SIGNAL_NAME";
+    /// The executable that dumped core.
+    COREDUMP_EXE = "COREDUMP_EXE";
+    /// The command name of what dumped core.
+    COREDUMP_COMM = "COREDUMP_COMM";
+    /// The process that dumped core.
+    COREDUMP_PID = "COREDUMP_PID";
+    /// Where the core is kept.
+    COREDUMP_FILENAME = "COREDUMP_FILENAME";
+    /// A W3C trace id that a program logged with its message: 32 hexadecimal digits.
+    TRACE_ID = "TRACE_ID";
+    /// The span within it: 16 hexadecimal digits.
+    SPAN_ID = "SPAN_ID";
+    /// Whose limit the kernel's out-of-memory killer enforced: `memcg`, `none`, `cpuset`, `memory_policy`.
+    CONSTRAINT = "CONSTRAINT";
+    /// The cgroup whose limit was reached.
+    LIMIT_CGROUP = "LIMIT_CGROUP";
+    /// Anonymous memory of a process, KiB.
+    ANON_RSS_KIB = "ANON_RSS_KIB";
+    /// A disk, partition or file system by the kernel's name: `sda1`.
+    DEVICE = "DEVICE";
+    /// A sector of it.
+    SECTOR = "SECTOR";
+    /// A network interface.
+    INTERFACE = "INTERFACE";
+    /// A port of TCP or UDP.
+    PORT = "PORT";
+    /// How long something has lasted, seconds.
+    SECONDS = "SECONDS";
+    /// A user, by number.
+    UID = "UID";
+    /// A CPU by number.
+    CPU = "CPU";
+    /// What was tried: `READ`, `WRITE`.
+    OPERATION = "OPERATION";
+    /// The shared object that a fault was in.
+    LIBRARY = "LIBRARY";
     /// What a unit job is for: `start`, `stop`, `restart`.
     JOB_TYPE = "JOB_TYPE";
     /// How a unit job ended: `done`, `failed`, `dependency`, `timeout`, `canceled`, `skipped`.
@@ -71,7 +133,8 @@ names! {
     OOM_POLICY = "OOM_POLICY";
     /// The file of a unit.
     FRAGMENT_PATH = "FRAGMENT_PATH";
-    /// The state of a manager: `running`, `reloading`, `reloaded`, `lost`, `resynced`, `started`.
+    /// The state of a manager: `running`, `reloading`, `reloaded`, `lost`, `resynced`, `started`; or of a container:
+    /// `waiting`, `running`, `terminated`.
     STATE = "STATE";
     /// A mount point.
     MOUNT = "MOUNT";
@@ -87,6 +150,8 @@ names! {
     CONTAINER = "CONTAINER";
     /// The id of a container, without the runtime's scheme.
     CONTAINER_ID = "CONTAINER_ID";
+    /// What a container is besides an ordinary one: `init`, `ephemeral`.
+    CONTAINER_TYPE = "CONTAINER_TYPE";
     /// An image reference.
     IMAGE = "IMAGE";
     /// The name of a node.
@@ -103,8 +168,13 @@ names! {
     OWNER = "OWNER";
     /// The revision of a workload that an object belongs to: the hash of its pod template.
     REVISION = "REVISION";
-    /// What changed: names of fields, separated by spaces.
+    /// What changed: paths of fields, separated by spaces; `new` and `deleted` for the object itself.
     CHANGED = "CHANGED";
+    /// The fields of an object that others are compared with: their values by path, as JSON. All of them when the object
+    /// is new, later those that changed. Long ones come in the parts that the slots say.
+    SPEC = "SPEC";
+    /// The type of a Kubernetes Event: `Normal`, `Warning`.
+    TYPE = "TYPE";
     /// Who reported a Kubernetes Event.
     COMPONENT = "COMPONENT";
     /// The type of a condition; with `STATUS`.
@@ -115,6 +185,10 @@ names! {
     ADDRESSES = "ADDRESSES";
     /// Host names or addresses with ports, separated by spaces.
     PORTS = "PORTS";
+    /// Names of the pods behind a service that are ready, separated by spaces.
+    PODS = "PODS";
+    /// Names of the pods behind a service that are not ready, separated by spaces.
+    PODS_NOT_READY = "PODS_NOT_READY";
     /// The kind of Kubernetes object that a watch is for.
     RESOURCE = "RESOURCE";
 }

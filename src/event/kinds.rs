@@ -230,10 +230,12 @@ kinds! {
          "conntrack": Unsigned, "conntrack_limit": Unsigned, "memory_stalled_us": Unsigned,
          "cpu_stalled_us": Unsigned, "io_stalled_us": Unsigned], None;
     /// A container's status changed. `number` is a hash of the pod's uid, its resource version and the container.
-    /// `terminated` is 1 for the end of a run that is already over (`lastState`).
+    /// `terminated` is 1 for the end of a run, whose number is that of the run: it is said once. `restarts_before` is the
+    /// count that was known until now: more than one less means runs that nobody saw.
     ContainerState = 31, "container_state", "kubernetes", Error,
         ["number": Unsigned, "restarts": Unsigned, "ready": Unsigned, "exit_code": Signed, "signal": Unsigned,
-         "started_unix_s": Unsigned, "finished_unix_s": Unsigned, "terminated": Unsigned], Some("fields");
+         "started_unix_s": Unsigned, "finished_unix_s": Unsigned, "terminated": Unsigned,
+         "restarts_before": Unsigned], Some("fields");
     /// A pod's phase, reason, readiness or deletion changed.
     PodState = 32, "pod_state", "kubernetes", Notice,
         ["number": Unsigned, "ready": Unsigned, "deleted_unix_s": Unsigned, "grace_s": Unsigned], Some("fields");
@@ -243,9 +245,11 @@ kinds! {
     /// A condition or taint of a node changed.
     NodeCondition = 34, "node_condition", "kubernetes", Error,
         ["number": Unsigned, "changed_unix_s": Unsigned], Some("fields");
-    /// Another object was made, changed or deleted; `desired` and `ready` are replicas, where it has some.
+    /// An object was made, changed or deleted; `desired` and `ready` are replicas, where it has some. Long `SPEC`s come in
+    /// several parts, numbered from 0.
     ObjectChange = 35, "object_change", "kubernetes", Notice,
-        ["number": Unsigned, "generation": Unsigned, "desired": Unsigned, "ready": Unsigned, "deleted": Unsigned],
+        ["number": Unsigned, "generation": Unsigned, "desired": Unsigned, "ready": Unsigned, "deleted": Unsigned,
+         "part": Unsigned, "parts": Unsigned],
         Some("fields");
     /// How many endpoints of a service are ready, after and before a change.
     EndpointsReady = 36, "endpoints_ready", "kubernetes", Notice,

@@ -40,7 +40,7 @@ pub const TEXT_CUT: u8 = 1;
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Header {
-    /// `CLOCK_BOOTTIME`, nanoseconds.
+    /// `CLOCK_BOOTTIME`, nanoseconds; see [`is_before_boot`].
     pub time_ns: u64,
     /// Kernfs id of the owner's cgroup, with [`CGROUP_V1`] set where it is one of the v1 memory
     /// hierarchy; or, with [`NAMED`], the key of a named owner; 0 when there is neither.
@@ -59,13 +59,24 @@ pub struct Header {
     pub producer: u16,
     /// A [`Source`] as a number.
     pub source: u8,
-    /// [`TEXT_CUT`], or zero.
+    /// [`TEXT_CUT`], [`STRETCH_ODD`] and [`COARSE_TIME`], or zero.
     pub flags: u8,
 }
 
 /// Set in [`Header::flags`] by sources that have a position, to tell two neighbouring stretches of their events
 /// apart: the position behind a stretch is kept once all its events are settled.
 pub const STRETCH_ODD: u8 = 2;
+
+/// Set in [`Header::flags`] of what is read long after it happened: its time is good to a microsecond, so that a batch
+/// of such events may span more time.
+pub const COARSE_TIME: u8 = 4;
+
+/// Whether a [`Header::time_ns`] is before this boot: then it is a negative number of nanoseconds, in two's complement.
+#[must_use]
+#[inline]
+pub const fn is_before_boot(time_ns: u64) -> bool {
+    time_ns >> 63 == 1
+}
 
 /// Where events come from: one per collector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,6 +108,13 @@ impl Source {
             Self::Kubernetes => "kubernetes",
             Self::Sampler => "sampler",
         }
+    }
+
+    /// Whether its events are counted, so that a missing number is a lost event. Where the source itself numbers what
+    /// it has, there are numbers that make no event.
+    #[must_use]
+    pub const fn is_counted(self) -> bool {
+        !matches!(self, Self::Journald | Self::Kubernetes)
     }
 
     /// The source with this number.

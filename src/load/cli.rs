@@ -1,6 +1,7 @@
 //! The command line of `tapio-load`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -72,6 +73,11 @@ enum Baseline {
         #[arg(long, default_value = "127.0.0.1:4317")]
         endpoint: String,
     },
+    /// Reads a journal directory once, with our own reader.
+    Journal {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// Receives, decodes and counts rows.
     OtlpSink {
         /// Where to listen.
@@ -95,6 +101,9 @@ pub fn run(cli: Cli) -> Result<(), LoadError> {
         Command::Watch { cpu } => print_json(&control::watch(&cpu)?),
         Command::Baseline(Baseline::Ring) => print_json(&baseline::ring::run()?),
         Command::Baseline(Baseline::Otlp { endpoint }) => print_json(&baseline::otlp::run(&endpoint)?),
+        Command::Baseline(Baseline::Journal { directory }) => {
+            print_json(&baseline::journal::run(&directory)?)
+        }
         Command::Baseline(Baseline::OtlpSink { listen }) => print_json(&baseline::otlp::sink(listen)?),
         Command::Bench(options) => bench::run(&options),
     }

@@ -143,6 +143,11 @@ metrics! {
     Workers = "workers_replaced", Counter, Count, "Workers that panicked and were replaced",
         |s| one(float(s.workers.replaced));
     Kernel = "kernel_aggregated", Counter, Count, "What the kernel counts instead of sending it", kernel;
+    ErrnoBlind = "errno_blind", Counter, Seconds, "Time in which nobody looked for failed system calls",
+        |s| one(float(s.errno_blind.total_ms) / 1000.0);
+    ErrnoBlindNow = "errno_blind_last_minute", Gauge, Ratio,
+        "Share of the last minute in which nobody looked for failed system calls",
+        |s| one(s.errno_blind.last_minute);
     Entities = "entities", Gauge, Count, "Entities in the tables", |s| vec![
         labelled(vec![("state", "live".into())], float(s.entities.live)),
         labelled(vec![("state", "gone".into())], float(s.entities.gone))];

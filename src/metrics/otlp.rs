@@ -38,7 +38,7 @@ const LAST_EXPORT_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum OtlpError {
     /// The endpoint, or TLS to it, cannot be set up.
-    #[error("cannot export metrics to {endpoint}: {reason}; check otel_endpoint and grpc_insecure")]
+    #[error("cannot export to {endpoint}: {reason}; check otel_endpoint and grpc_insecure")]
     Endpoint {
         /// Of the settings.
         endpoint: String,
@@ -121,7 +121,7 @@ impl Exporter {
 }
 
 /// A connection that is made when it is needed, and again when it broke.
-fn channel(settings: &Settings) -> Result<Channel, tonic::transport::Error> {
+pub(crate) fn channel(settings: &Settings) -> Result<Channel, tonic::transport::Error> {
     let url = config::url(&settings.otel_endpoint, settings.grpc_insecure);
     let secure = url.starts_with("https");
     let endpoint =
@@ -132,7 +132,8 @@ fn channel(settings: &Settings) -> Result<Channel, tonic::transport::Error> {
     Ok(endpoint.connect_lazy())
 }
 
-fn headers(pairs: &[(String, String)]) -> Result<MetadataMap, OtlpError> {
+/// The headers of every request.
+pub(crate) fn headers(pairs: &[(String, String)]) -> Result<MetadataMap, OtlpError> {
     let mut headers = MetadataMap::new();
     for (name, value) in pairs {
         // The value may be a secret: only the name is repeated.

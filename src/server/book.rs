@@ -1,6 +1,6 @@
 //! The book: what is stored of each agent, and the proof that nothing between is missing.
 //!
-//! Sequence numbers of a producer have no gaps where nothing was lost, so
+//! Sequence numbers of a producer that counts its events have no gaps where nothing was lost, so
 //! `last - first + 1 - events` is the number of lost events.
 //!
 //! Invariants:
@@ -185,7 +185,8 @@ impl Entry {
     pub fn lost(&self) -> [u64; Source::ALL.len()] {
         let mut lost = self.lost_before;
         for (&(source, _), tally) in &self.tallies {
-            if let Some(sum) = lost.get_mut(usize::from(source)) {
+            let counted = Source::from_number(source).is_some_and(Source::is_counted);
+            if let Some(sum) = lost.get_mut(usize::from(source)).filter(|_| counted) {
                 *sum = sum.saturating_add(tally.lost());
             }
         }

@@ -8,7 +8,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::event::{KINDS, Kind, KindInfo, Source};
-use crate::proto::{Entity, EventBatch, Run};
+use crate::proto::{Entity, EventBatch, Run, SemanticGroup};
 
 /// Why a batch is not one. Stop: sending the same bytes again has the same end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -70,10 +70,13 @@ pub enum BatchError {
         /// Bytes it has.
         len: usize,
     },
-    /// The base times are so late that an event's time does not fit 64 bits.
-    #[error("base_time_ns plus boot_unix_ns is beyond the year 2554")]
+    /// An event's time does not fit the 64 bits of a wall clock.
+    #[error("base_time_ns plus boot_unix_ns is before the year 1970 or beyond 2554")]
     Time,
 }
+
+/// Set in [`Columns::kind_set`] when there are revisions of incidents: no kind has the number 0.
+pub const GROUPS_BIT: u128 = 1;
 
 /// The columns of a checked batch.
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +89,8 @@ pub struct Columns<'batch> {
     sequence_delta: &'batch [U32],
     slots: &'batch [U64],
     kind_set: u128,
+    base_unix_ns: u64,
+    unit_ns: u64,
     unix_range: (u64, u64),
 }
 
@@ -204,9 +209,13 @@ impl<'batch> Columns<'batch> {
                 return Err(BatchError::TraceId { index, len: entity.trace_id.len() });
             }
         }
-        let base = batch.base_time_ns.checked_add(batch.boot_unix_ns).ok_or(BatchError::Time)?;
-        let last = base.checked_add(u64::from(largest(time_delta).unwrap_or(0))).ok_or(BatchError::Time)?;
-        let first = base + u64::from(time_delta.iter().map(|delta| delta.get()).min().unwrap_or(0));
+        // A base before the boot is negative; one beyond year 292 of the uptime is not from a clock.
+        let base = batch.boot_unix_ns.checked_add_signed(batch.base_time_ns.cast_signed());
+        let base_unix_ns = base.ok_or(BatchError::Time)?;
+        let unit_ns = u64::from(batch.time_unit_ns.max(1));
+        let at = |delta: u32| base_unix_ns.checked_add(unit_ns * u64::from(delta)).ok_or(BatchError::Time);
+        let last = at(largest(time_delta).unwrap_or(0))?;
+        let first = at(time_delta.iter().map(|delta| delta.get()).min().unwrap_or(0))?;
         Ok(Self {
             batch,
             kinds,
@@ -215,7 +224,9 @@ impl<'batch> Columns<'batch> {
             pid,
             sequence_delta,
             slots,
-            kind_set: census.kind_set,
+            kind_set: census.kind_set | if batch.groups.is_empty() { 0 } else { GROUPS_BIT },
+            base_unix_ns,
+            unit_ns,
             unix_range: (first, last),
         })
     }
@@ -232,7 +243,7 @@ impl<'batch> Columns<'batch> {
         self.kinds.is_empty()
     }
 
-    /// The kinds in it: bit N for the kind with number N.
+    /// The kinds in it: bit N for the kind with number N, and [`GROUPS_BIT`].
     #[must_use]
     pub fn kind_set(&self) -> u128 {
         self.kind_set
@@ -248,6 +259,12 @@ impl<'batch> Columns<'batch> {
     #[must_use]
     pub fn entities(&self) -> &'batch [Entity] {
         &self.batch.entities
+    }
+
+    /// The revisions of incidents in it.
+    #[must_use]
+    pub fn groups(&self) -> &'batch [SemanticGroup] {
+        &self.batch.groups
     }
 
     /// Which numbers of which producers are in it, a run at a time.
@@ -347,9 +364,7 @@ impl<'batch> Iterator for Events<'batch> {
         };
         let entity_index = columns.entity.get(index)?.get();
         let row = Row {
-            unix_ns: batch.base_time_ns
-                + batch.boot_unix_ns
-                + u64::from(columns.time_delta.get(index)?.get()),
+            unix_ns: columns.base_unix_ns + columns.unit_ns * u64::from(columns.time_delta.get(index)?.get()),
             info,
             entity: batch.entities.get(entity_index as usize)?,
             entity_index,

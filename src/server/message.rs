@@ -18,6 +18,9 @@ pub const REQUEST_BYTES_MAX: usize = 8 << 20;
 /// Most strings, entities and runs in a batch, each.
 const ENTRIES_MAX: usize = 65_536;
 
+/// Most revisions of incidents in a batch.
+const GROUPS_MAX: usize = 256;
+
 /// Largest Hello and largest ledger report.
 const SMALL_BYTES_MAX: usize = 64 << 10;
 
@@ -134,18 +137,20 @@ impl RawBatch {
     /// [`RequestError`] when it is not one or has too many entries.
     pub fn decode(raw: Bytes) -> Result<Self, RequestError> {
         let mut rest = raw.clone();
-        let (mut strings, mut entities, mut runs) = (0, 0, 0);
+        let (mut strings, mut entities, mut runs, mut groups) = (0, 0, 0, 0);
         while !rest.is_empty() {
             match next_field(&mut rest)?.0 {
                 4 => strings += 1,
                 5 => entities += 1,
                 6 => runs += 1,
+                15 => groups += 1,
                 _ => {}
             }
         }
         bounded("strings in a batch", strings, ENTRIES_MAX)?;
         bounded("entities in a batch", entities, ENTRIES_MAX)?;
         bounded("runs in a batch", runs, ENTRIES_MAX)?;
+        bounded("incidents in a batch", groups, GROUPS_MAX)?;
         let batch = EventBatch::decode(raw.clone())?;
         Ok(Self { raw, batch })
     }

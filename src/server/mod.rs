@@ -11,6 +11,7 @@
 pub mod agents;
 pub mod book;
 mod codec;
+mod connections;
 pub mod counters;
 pub mod decode;
 mod http;

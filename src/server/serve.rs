@@ -4,6 +4,7 @@
 //! streams end, then the store closes.
 //!
 //! Invariants:
+//! - A stop takes a bounded time, whatever peers and disk do: a few seconds each for streams, HTTP and the store.
 //! - Both ports are bound and the store is open before anything is served.
 //! - Queries run on a thread of their own: they slow no stream down.
 
@@ -15,13 +16,14 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use super::codec::CollectorService;
+use super::connections::Connections;
+use super::http;
 use super::ingest::Ingest;
 use super::options::{Options, OptionsError, StoreKind};
 use super::store::{Limits, Store, StoreError};
-use super::{http, tls};
+use super::tls::{Identity, Protocol};
 
 /// The largest frame that a peer may send: fewer, larger frames halve the sender's cost.
 const FRAME_BYTES: u32 = 1 << 20;
@@ -33,11 +35,14 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Streams that one connection may open; an agent needs one.
 const STREAMS_PER_CONNECTION: u32 = 16;
 
+/// Connections of agents.
+const CONNECTIONS_MAX: usize = 4096;
+
 /// How long a peer that says nothing is kept.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 const KEEPALIVE_MAX: Duration = Duration::from_secs(20);
 
-/// How long stopping may take.
+/// How long streams may take to end after the stop, and then the store to write what it has.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
 /// Why the server does not run. Stop; the exit code says what to change.
@@ -112,7 +117,7 @@ async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, Se
 pub struct Bound {
     grpc: TcpListener,
     http: TcpListener,
-    tls: Option<tls::Identity>,
+    tls: Option<Arc<Identity>>,
     ingest: Arc<Ingest>,
     stop: watch::Sender<bool>,
 }
@@ -124,7 +129,7 @@ impl Bound {
     /// [`ServeError`] says what is in the way.
     pub async fn new(options: &Options) -> Result<Self, ServeError> {
         options.check()?;
-        let tls = tls::Identity::load(options)?;
+        let tls = Identity::load(options)?.map(Arc::new);
         let grpc = bind("grpc-listen", options.grpc_listen).await?;
         let http = bind("http-listen", options.http_listen).await?;
         let store = match options.store {
@@ -164,15 +169,16 @@ impl Bound {
     /// [`ServeError`] when serving fails as a whole.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
         let Self { grpc, http, tls, ingest, stop: stopping } = self;
-        let http_thread = http::start(http, tls.as_ref(), &ingest, stopping.subscribe())?;
-        let mut router = builder(tls.as_ref())?;
+        let http_thread = http::start(http, tls.clone(), &ingest, stopping.subscribe())?;
+        let connections = Connections::new(grpc, tls, Protocol::Grpc, CONNECTIONS_MAX);
+        let mut router = builder();
         let (health, reflection) = (health(&ingest), reflection());
         let mut ended = stopping.subscribe();
         let serving = router
             .add_service(CollectorService::new(Arc::clone(&ingest)))
             .add_service(health.await)
             .add_optional_service(reflection)
-            .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), async move {
+            .serve_with_incoming_shutdown(connections.stream(), async move {
                 let _sender_gone = ended.wait_for(|&stopping| stopping).await;
             });
         tokio::pin!(serving);
@@ -192,24 +198,24 @@ impl Bound {
         };
         stopping.send_replace(true);
         http_thread.join();
-        ingest.store().close().await;
+        if tokio::time::timeout(STOP_MAX, ingest.store().close()).await.is_err() {
+            tracing::warn!(
+                "the disk did not take everything within {STOP_MAX:?}: what is not on it was not acked, and is sent again"
+            );
+        }
         served
     }
 }
 
-fn builder(tls: Option<&tls::Identity>) -> Result<Server, ServeError> {
-    let server = Server::builder()
+fn builder() -> Server {
+    Server::builder()
         .max_frame_size(FRAME_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_max_header_list_size(16 << 10)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
-        .http2_keepalive_timeout(Some(KEEPALIVE_MAX));
-    match tls {
-        Some(identity) => Ok(server.tls_config(identity.grpc())?),
-        None => Ok(server),
-    }
+        .http2_keepalive_timeout(Some(KEEPALIVE_MAX))
 }
 
 /// The standard health service: serving while the store can store.

@@ -5,11 +5,14 @@
 //! - Each unsafe block holds one operation and says why it is sound.
 #![allow(unsafe_code, reason = "this room exists to hold it; every block has its reason")]
 
+mod bus_error;
 pub mod cgroup;
+pub mod map;
 pub mod ring;
 mod ring_memory;
 pub mod tracepoint;
 pub mod words;
 
+pub use map::Map;
 pub use ring::Ring;
 pub use words::SharedWords;

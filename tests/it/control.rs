@@ -56,7 +56,7 @@ fn impossible_starts_end_with_a_reason() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().to_string();
     for (flags, part) in [
-        (vec![format!("--socket={}", other.display())], "another tapio-collector answers"),
+        (vec![format!("--socket={}", other.display())], "another tapio-collector has"),
         (vec![format!("--metrics-listen={port}")], "cannot serve metrics on"),
         (vec!["--enable-k8s".into()], "kubernetes collector was asked for and cannot run"),
         (vec!["--enable-ebpf=false".into()], "nothing is left to collect"),

@@ -19,6 +19,10 @@ mod ebpf;
 mod entity;
 /// The agent on a whole host with another kernel, emulated.
 mod guest;
+/// The journal reader beside journalctl.
+mod journal;
+/// The agent on a host with a whole systemd, where failures are provoked.
+mod rig;
 /// tapio-server, from outside.
 mod server;
 /// What the compiler and clippy do not check about the repository.

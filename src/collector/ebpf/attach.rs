@@ -50,6 +50,12 @@ impl Attached {
         self.programs.is_empty()
     }
 
+    /// Whether a program is there, attached or paused.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.programs.iter().any(|running| running.name == name)
+    }
+
     /// Attaches a program again, or pauses it. One that is not there stays so: false.
     ///
     /// # Errors

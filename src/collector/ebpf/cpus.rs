@@ -15,6 +15,7 @@ const CPU_WORDS: usize = 24;
 const SEQUENCE: usize = 0;
 const LOST: usize = 2;
 const AWAKE: usize = 4;
+const CALLS: usize = 5;
 const FIRST_COUNTER: usize = 6;
 
 macro_rules! counters {
@@ -107,6 +108,12 @@ impl CpuWords {
         }
     }
 
+    /// System calls that ended while the errno probe was attached, on all CPUs.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        (0..self.cpus()).map(|cpu| self.read(cpu, CALLS)).fold(0, u64::wrapping_add)
+    }
+
     /// One aggregate of one CPU.
     #[must_use]
     pub fn counter(&self, cpu: usize, counter: Counter) -> u64 {
@@ -159,8 +166,8 @@ mod tests {
             .iter()
             .map(|line| line.trim_start_matches("__u64 ").split_once(';').expect("a field").0)
             .collect();
-        assert_eq!(fields, ["sequence[2]", "lost[2]", "awake", "reserved", "counters[TAPIO_COUNTER_WORDS]"]);
-        assert_eq!((SEQUENCE, LOST, AWAKE, FIRST_COUNTER), (0, 2, 4, 6));
+        assert_eq!(fields, ["sequence[2]", "lost[2]", "awake", "calls", "counters[TAPIO_COUNTER_WORDS]"]);
+        assert_eq!((SEQUENCE, LOST, AWAKE, CALLS, FIRST_COUNTER), (0, 2, 4, 5, 6));
         assert_eq!(CPU_WORDS, FIRST_COUNTER + counters);
     }
 }

@@ -12,6 +12,7 @@
 
 mod attach;
 mod cpus;
+pub mod errno;
 mod kernel;
 mod load;
 mod log;

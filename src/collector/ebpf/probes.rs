@@ -79,7 +79,7 @@ pub const PROBES: &[Probe] = &[
         doc: "cgroups made, removed and left empty, and processes that move into one",
     },
     Probe {
-        name: "errno",
+        name: ERRNO,
         programs: &[program("errno_sys_exit", "sys_exit", &["pt_regs", ""])],
         needs: &[],
         limits: &[],
@@ -161,6 +161,9 @@ pub const PROBES: &[Probe] = &[
 
 /// The bench-only probe.
 pub(super) const LOAD: &str = "load";
+
+/// The one that every system call pays for.
+pub(super) const ERRNO: &str = "errno";
 
 impl Probe {
     /// Why this kernel cannot run the probe at all; `None` when it can.

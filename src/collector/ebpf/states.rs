@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::kernel::Kernel;
 use super::options::Options;
-use super::probes::{LOAD, PROBES, Probe, Program};
+use super::probes::{ERRNO, LOAD, PROBES, Probe, Program};
 use crate::health::{ProbeHealth, ProbeState};
 
 /// One program's fate; the reason with those that do not run.
@@ -119,6 +119,9 @@ fn fate(program: &Program, reason: Option<String>, kernel: &Kernel) -> Fate {
 fn off(options: &Options, probe: &Probe) -> Option<String> {
     if options.probes_off.iter().any(|off| off == probe.name) {
         return Some("switched off by probes_off".to_owned());
+    }
+    if probe.name == ERRNO && options.filters.errno_budget == 0 {
+        return Some("switched off by filter_errno_budget".to_owned());
     }
     (probe.name == LOAD && !options.load_probe).then(|| "off: only for measuring".to_owned())
 }

@@ -56,6 +56,34 @@ fn questions_have_answers() {
     assert_eq!(serde_json::from_str::<Snapshot>(&answer).expect("a snapshot").events_total, 3);
 }
 
+/// Scenario: agents that start at the same instant where one has left its socket behind, many times.
+/// Guarantees: exactly one gets the socket, which answers; the others are told that somebody has it.
+#[test]
+fn one_of_many_gets_a_stale_socket() {
+    const AGENTS: usize = 8;
+    let folder = tempfile::tempdir().expect("a folder");
+    for round in 0..50 {
+        let path = folder.path().join(format!("{round}.sock"));
+        drop(BlockingListener::bind(&path).expect("left behind"));
+        let start = std::sync::Barrier::new(AGENTS);
+        let bound: Vec<_> = std::thread::scope(|scope| {
+            let agent = || {
+                start.wait();
+                Socket::bind(&path)
+            };
+            let threads: Vec<_> = (0..AGENTS).map(|_| scope.spawn(agent)).collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+        });
+        assert_eq!(bound.iter().filter(|socket| socket.is_ok()).count(), 1);
+        for refused in bound.iter().filter_map(|socket| socket.as_ref().err()) {
+            assert!(matches!(refused, SocketError::InUse(_)), "{refused}");
+        }
+        assert!(BlockingStream::connect(&path).is_ok(), "the socket of the one that has it was taken away");
+        drop(bound);
+        assert!(Socket::bind(&path).is_ok(), "what was given back can be had again");
+    }
+}
+
 /// Scenario: no JSON, another command, an empty line, a line without an end that is too long.
 /// Guarantees: each is refused with a reason; only the endless line ends the connection.
 #[test]

@@ -1,6 +1,7 @@
 //! What the agent is compared with in the same run: the usual ways to do the same, each at its best.
 
 pub mod bpftrace;
+pub mod journal;
 pub mod otlp;
 pub mod ring;
 

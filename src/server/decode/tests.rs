@@ -33,6 +33,8 @@ fn batch() -> EventBatch {
         slot: (0..slots).flat_map(u64::to_le_bytes).collect::<Vec<_>>().into(),
         text: vec![0],
         shard: 0,
+        groups: Vec::new(),
+        time_unit_ns: 0,
     }
 }
 
@@ -99,8 +101,23 @@ fn inconsistent_batches_are_refused() {
         let error = Columns::check(&batch).map(|_| ()).expect_err(message).to_string();
         assert!(error.starts_with(message), "case {number}: {error}");
     }
-    let late = EventBatch { base_time_ns: u64::MAX, ..batch() };
-    assert_eq!(Columns::check(&late).map(|_| ()), Err(BatchError::Time));
+    for base in [i64::MAX, -1_000_001] {
+        let out_of_range =
+            EventBatch { base_time_ns: base.cast_unsigned(), boot_unix_ns: 1_000_000, ..batch() };
+        let late = EventBatch { boot_unix_ns: u64::MAX - 5, ..out_of_range.clone() };
+        let wrong = if base < 0 { out_of_range } else { late };
+        assert_eq!(Columns::check(&wrong).map(|_| ()), Err(BatchError::Time));
+    }
+}
+
+/// Scenario: a batch of events from before the boot, told in microseconds.
+/// Guarantees: each has its wall-clock time.
+#[test]
+fn times_before_the_boot_are_read() {
+    let old = EventBatch { base_time_ns: (-900_000_i64).cast_unsigned(), time_unit_ns: 1000, ..batch() };
+    let columns = Columns::check(&old).expect("consistent");
+    assert_eq!(columns.unix_range(), (110_000, 130_000));
+    assert_eq!(columns.events().map(|row| row.unix_ns).collect::<Vec<_>>(), [130_000, 110_000, 120_000]);
 }
 
 proptest! {
@@ -142,6 +159,7 @@ proptest! {
         let mut batch = EventBatch {
             base_time_ns: times.0,
             boot_unix_ns: times.1,
+            time_unit_ns: slots as u32 * 500,
             kind: kinds.into(),
             time_delta: fixed32(numbers.iter().copied()),
             entity: fixed32(numbers.iter().copied()),

@@ -1,4 +1,4 @@
-//! `GET /api/v1/events`: found on a blocking thread, sent a piece at a time.
+//! `GET /api/v1/events` and `GET /api/v1/incidents`: found on a blocking thread, sent a piece at a time.
 //!
 //! Invariants:
 //! - At most [`QUERIES_MAX`] queries run; the others wait.
@@ -18,9 +18,11 @@ use tokio::sync::Semaphore;
 
 use super::{Http, error};
 use crate::server::counters::Counter;
-use crate::server::query::filter::Filter;
+use crate::server::query::filter::{Filter, ParameterError};
+use crate::server::query::groups::{Group, GroupFilter};
 use crate::server::query::hit::{Answer, Hit, Place};
 use crate::server::query::scan::{self, Found, ScanError};
+use crate::server::store::catalogue::Catalogue;
 
 /// Queries that run at a time.
 const QUERIES_MAX: usize = 4;
@@ -51,25 +53,60 @@ pub(super) async fn events(
     State(http): State<Arc<Http>>,
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Response {
-    let counters = http.ingest.counters();
     let filter = match Filter::parse(&parameters) {
         Ok(filter) => filter,
-        Err(bad) => {
-            counters.add(Counter::QueriesFailed, 1);
-            return error(StatusCode::BAD_REQUEST, &bad.to_string(), Some(&bad.parameter));
+        Err(bad) => return refused(&http, &bad),
+    };
+    let found = query(&http, move |catalogue, cancelled| scan::run(catalogue, &filter, cancelled)).await;
+    found.map_or_else(|failure| *failure, |found| answer(&http, found))
+}
+
+/// `GET /api/v1/incidents`.
+pub(super) async fn incidents(
+    State(http): State<Arc<Http>>,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Response {
+    let filter = match GroupFilter::parse(&parameters) {
+        Ok(filter) => filter,
+        Err(bad) => return refused(&http, &bad),
+    };
+    let found = query(&http, move |catalogue, cancelled| scan::groups(catalogue, &filter, cancelled)).await;
+    match found {
+        Ok(groups) => {
+            let hosts = http.ingest.agents().reports();
+            let host = |found: &Group| hosts.get(&found.agent).map_or("", |report| &*report.sender.host);
+            let answers: Vec<_> = groups.iter().map(|found| found.to_json(host(found))).collect();
+            let body = serde_json::to_string_pretty(&answers).unwrap_or_default();
+            ([(CONTENT_TYPE, "application/json")], body + "\n").into_response()
         }
+        Err(failure) => *failure,
+    }
+}
+
+fn refused(http: &Http, bad: &ParameterError) -> Response {
+    http.ingest.counters().add(Counter::QueriesFailed, 1);
+    error(StatusCode::BAD_REQUEST, &bad.to_string(), Some(&bad.parameter))
+}
+
+/// Runs a scan on a blocking thread, when there is a place for it. The error is the answer that says why not.
+async fn query<T: Send + 'static>(
+    http: &Http,
+    scan: impl FnOnce(&Catalogue, &AtomicBool) -> Result<T, ScanError> + Send + 'static,
+) -> Result<T, Box<Response>> {
+    let failed = |status, message: &str| {
+        http.ingest.counters().add(Counter::QueriesFailed, 1);
+        Box::new(error(status, message, None))
     };
     let Some(catalogue) = http.ingest.store().catalogue().cloned() else {
-        counters.add(Counter::QueriesFailed, 1);
-        return error(StatusCode::CONFLICT, "this server runs with --store null and keeps no events", None);
+        return Err(failed(StatusCode::CONFLICT, "this server runs with --store null and keeps nothing"));
     };
     let Ok(place) = Arc::clone(&http.queries.0).acquire_owned().await else {
-        return error(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping", None);
+        return Err(Box::new(error(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping", None)));
     };
     let cancelled = Arc::new(AtomicBool::new(false));
     let guard = CancelOnDrop(Arc::clone(&cancelled));
     let scan = tokio::task::spawn_blocking(move || {
-        let found = scan::run(&catalogue, &filter, &cancelled);
+        let found = scan(&catalogue, &cancelled);
         drop(place);
         found
     });
@@ -77,20 +114,18 @@ pub(super) async fn events(
     drop(guard);
     match found {
         Ok(Ok(found)) => {
-            counters.add(Counter::Queries, 1);
-            answer(&http, found)
+            http.ingest.counters().add(Counter::Queries, 1);
+            Ok(found)
         }
-        Ok(Err(failed)) => {
-            counters.add(Counter::QueriesFailed, 1);
-            if matches!(failed, ScanError::Read(_)) {
-                tracing::warn!("query failed: {failed}");
+        Ok(Err(error)) => {
+            if matches!(error, ScanError::Read(_)) {
+                tracing::warn!("query failed: {error}");
             }
-            error(StatusCode::INTERNAL_SERVER_ERROR, &failed.to_string(), None)
+            Err(failed(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))
         }
         Err(panicked) => {
-            counters.add(Counter::QueriesFailed, 1);
             tracing::error!("query panicked: {panicked}");
-            error(StatusCode::INTERNAL_SERVER_ERROR, "the query failed; the server's log says more", None)
+            Err(failed(StatusCode::INTERNAL_SERVER_ERROR, "the query failed; the server's log says more"))
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The HTTP side: status, metrics, queries, on a thread of its own.
 //!
 //! Invariants:
-//! - A slow or broken peer holds a connection and nothing else; connections are bounded.
+//! - A slow or broken peer holds a connection and nothing else, and not for long; connections are bounded.
+//! - It ends within twice [`STOP_MAX`] of the stop, whatever its peers do.
 
 mod events;
-mod listener;
 mod status;
 
 use std::sync::Arc;
@@ -20,9 +20,22 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::task::JoinSet;
+
+use super::connections::{Connection, Connections};
 use super::ingest::Ingest;
-use super::tls::Identity;
-use listener::Connections;
+use super::tls::{Identity, Protocol};
+
+/// Open connections.
+const CONNECTIONS_MAX: usize = 256;
+
+/// How long a request may take to arrive, and a connection to ask again.
+const HEADER_MAX: Duration = Duration::from_secs(10);
+
+/// The longest request.
+const HEADER_BYTES_MAX: usize = 16 << 10;
 
 /// How long open answers may go on after the stop.
 const STOP_MAX: Duration = Duration::from_secs(2);
@@ -43,19 +56,21 @@ impl HttpThread {
 /// Serves HTTP until `stopping` is true.
 pub(super) fn start(
     listener: TcpListener,
-    tls: Option<&Identity>,
+    tls: Option<Arc<Identity>>,
     ingest: &Arc<Ingest>,
     stopping: watch::Receiver<bool>,
 ) -> std::io::Result<HttpThread> {
     let listener = listener.into_std()?;
-    let tls = tls.map(Identity::http);
     let router = router(Arc::clone(ingest));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().thread_name("query").build()?;
     let thread = std::thread::Builder::new().name("http".into()).spawn(move || {
         runtime.block_on(async {
-            let ended = serve(listener, tls, router, stopping).await;
-            if let Err(error) = ended {
-                tracing::error!("HTTP stopped: {error}");
+            match TcpListener::from_std(listener) {
+                Ok(listener) => {
+                    let connections = Connections::new(listener, tls, Protocol::Http, CONNECTIONS_MAX);
+                    serve(connections, router, stopping).await;
+                }
+                Err(error) => tracing::error!("HTTP is not served: {error}"),
             }
         });
         runtime.shutdown_timeout(STOP_MAX);
@@ -63,25 +78,47 @@ pub(super) fn start(
     Ok(HttpThread(thread))
 }
 
-async fn serve(
-    listener: std::net::TcpListener,
-    tls: Option<Arc<tokio_rustls::rustls::ServerConfig>>,
-    router: Router,
-    mut stopping: watch::Receiver<bool>,
-) -> std::io::Result<()> {
-    let mut cut = stopping.clone();
-    let connections = Connections::new(TcpListener::from_std(listener)?, tls);
-    let stopped = async move {
-        let _sender_gone = stopping.wait_for(|&stopping| stopping).await;
+async fn serve(mut connections: Connections, router: Router, mut stopping: watch::Receiver<bool>) {
+    let mut open = JoinSet::new();
+    loop {
+        tokio::select! {
+            connection = connections.next() => {
+                open.spawn(talk(connection, router.clone(), stopping.clone()));
+            }
+            Some(_ended) = open.join_next() => {}
+            () = stopped(&mut stopping) => break,
+        }
+    }
+    // Nobody connects any more; those who wait for an answer get a moment.
+    drop(connections);
+    let over = tokio::time::timeout(STOP_MAX, async { while open.join_next().await.is_some() {} });
+    if over.await.is_err() {
+        tracing::debug!("{} HTTP connections are cut", open.len());
+    }
+}
+
+/// Ends when the server stops.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    let _sender_gone = stopping.wait_for(|&stopping| stopping).await;
+}
+
+/// Answers one connection until it ends; once the server stops, only what is being asked already.
+async fn talk(connection: Connection, router: Router, mut stopping: watch::Receiver<bool>) {
+    let serving = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_MAX)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .serve_connection(TokioIo::new(connection), TowerToHyperService::new(router));
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = stopped(&mut stopping) => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
     };
-    let serving = axum::serve(connections, router).with_graceful_shutdown(stopped);
-    let cut = async {
-        let _sender_gone = cut.wait_for(|&stopping| stopping).await;
-        tokio::time::sleep(STOP_MAX).await;
-    };
-    tokio::select! {
-        served = serving.into_future() => served,
-        () = cut => Ok(()),
+    if let Err(error) = ended {
+        tracing::debug!("an HTTP connection ended: {error}");
     }
 }
 
@@ -101,10 +138,11 @@ fn router(ingest: Arc<Ingest>) -> Router {
         .route("/api/v1/status", get(status))
         .route("/api/v1/ledger", get(ledger))
         .route("/api/v1/events", get(events::events))
+        .route("/api/v1/incidents", get(events::incidents))
         .fallback(async || {
             error(
                 StatusCode::NOT_FOUND,
-                "no such path; there are /api/v1/{status,ledger,events}, /metrics and /healthz",
+                "no such path; there are /api/v1/{status,ledger,events,incidents}, /metrics and /healthz",
                 None,
             )
         })

@@ -5,6 +5,7 @@
 
 use crate::event::{KINDS, Kind};
 use crate::server::book::Id;
+use crate::server::decode::GROUPS_BIT;
 use crate::server::store::bloom;
 
 use super::time;
@@ -51,7 +52,7 @@ impl Default for Filter {
         Self {
             from: 0,
             to: u64::MAX,
-            kind_set: u128::MAX,
+            kind_set: !GROUPS_BIT,
             entity: None,
             trace_id: None,
             agent: None,

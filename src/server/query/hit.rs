@@ -56,6 +56,13 @@ impl Hit {
     }
 }
 
+impl Hit {
+    /// The id of an event that its source may read and send again, after it lost its place.
+    pub(in crate::server) fn repeatable_id(&self) -> Option<(Id, Source, u16, u64)> {
+        self.info.is_numbered().then_some((self.boot, self.source, self.producer, self.sequence))
+    }
+}
+
 /// A found event with its place and its host, as JSON.
 #[derive(Debug)]
 pub(in crate::server) struct Answer<'hit> {

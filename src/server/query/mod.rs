@@ -1,6 +1,6 @@
-//! Finds stored events by time, kind, entity, trace and agent.
+//! Finds stored events by time, kind, entity, trace and agent, and stored incidents.
 //!
-//! `filter` reads what is asked for, `scan` finds it, `hit` is one answer and its JSON, `time` reads and writes
+//! `filter` and `groups` read what is asked for, `scan` finds it, `hit` is one event and its JSON, `time` reads and writes
 //! points in time.
 //!
 //! Invariants:
@@ -8,6 +8,7 @@
 //! - The answer is the oldest matching events, in order, each once.
 
 pub(super) mod filter;
+pub(super) mod groups;
 pub(super) mod hit;
 pub(super) mod scan;
 pub(super) mod time;

@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::filter::Filter;
+use super::groups::{Group, GroupFilter};
 use super::hit::{Hit, Place};
-use crate::proto::Entity;
+use crate::proto::{Entity, SemanticGroup};
 use crate::server::book::{BatchMark, Id};
-use crate::server::decode::{Columns, Row};
+use crate::server::decode::{Columns, GROUPS_BIT, Row};
 use crate::server::message::RawBatch;
 use crate::server::store::bloom::{Bloom, key_hash, names};
 use crate::server::store::catalogue::{Catalogue, Segment};
@@ -27,6 +28,9 @@ const KEYS_MAX: usize = 65_536;
 
 /// Keys that are looked up in filters; more, and every segment is read.
 const KEYS_LOOKED_UP_MAX: usize = 256;
+
+/// Incidents, or revisions of them, that one query holds.
+const GROUPS_MAX: usize = 10_000;
 
 /// The events that were found, in order.
 pub(in crate::server) type Found = BTreeMap<Place, Hit>;
@@ -69,8 +73,27 @@ pub(in crate::server) fn run(
         scan.find_keys(&hashes)?;
     }
     scan.find_events(&hashes)?;
+    let mut seen = HashSet::new();
+    scan.found.retain(|_, hit| hit.repeatable_id().is_none_or(|id| seen.insert(id)));
     scan.name_the_unnamed()?;
     Ok(scan.found)
+}
+
+/// Finds incidents, newest first. Blocks as [`run`] does.
+pub(in crate::server) fn groups(
+    catalogue: &Catalogue,
+    wanted: &GroupFilter,
+    cancelled: &AtomicBool,
+) -> Result<Vec<Group>, ScanError> {
+    let filter = Filter { from: wanted.from, to: wanted.to, ..Filter::default() };
+    let segments = catalogue.segments();
+    let scan = Scan { filter: &filter, segments, cancelled, keys: HashSet::new(), found: Found::new() };
+    scan.find_groups(wanted)
+}
+
+/// Newest first by start, then by revision; RFC 3339 sorts as text.
+fn order(group: &SemanticGroup) -> (&str, &str, u64) {
+    (&group.started_at, &group.id, group.revision)
 }
 
 /// Whether an entity is not known yet in this batch.
@@ -147,6 +170,32 @@ impl Scan<'_> {
                 visit(&mark, &columns);
             }
         }
+    }
+
+    /// The newest revision of each incident that `wanted` lets through, or all its revisions.
+    fn find_groups(&self, wanted: &GroupFilter) -> Result<Vec<Group>, ScanError> {
+        let mut found: BTreeMap<(String, u64), Group> = BTreeMap::new();
+        let skip = |mark: &BatchMark| mark.kind_set & GROUPS_BIT == 0;
+        self.visit(
+            |_| true,
+            skip,
+            |mark, columns| {
+                for group in columns.groups().iter().filter(|group| wanted.is_about(group)) {
+                    let revision = if wanted.revisions { group.revision } else { 0 };
+                    let place = (group.id.clone(), revision);
+                    let known = found.get(&place).map_or(0, |known| known.group.revision);
+                    // An agent that starts again may send a revision again.
+                    if group.revision >= known && (found.len() < GROUPS_MAX || known > 0) {
+                        found.insert(place, Group { agent: mark.agent, group: group.clone() });
+                    }
+                }
+            },
+        )?;
+        let mut groups: Vec<Group> =
+            found.into_values().filter(|found| wanted.lets_through(&found.group)).collect();
+        groups.sort_by(|a, b| order(&b.group).cmp(&order(&a.group)));
+        groups.truncate(wanted.limit);
+        Ok(groups)
     }
 
     fn is_from_agent(&self, mark: &BatchMark) -> bool {

@@ -255,6 +255,8 @@ pub(crate) fn batch(sequence: u64, first: u64, entities: Vec<Entity>, facts: &[F
             .into(),
         text,
         shard: 0,
+        groups: Vec::new(),
+        time_unit_ns: 0,
     }
 }
 

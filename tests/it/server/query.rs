@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use tapio::event::Kind;
-use tapio::proto::Entity;
+use tapio::proto::{Entity, EventBatch, SemanticGroup};
 
 use super::client::{Agent, Fact, Server, batch, entity, hello, load};
 
@@ -164,4 +164,54 @@ async fn bad_queries_are_refused_by_name() {
     let null = Server::start(data.path(), &["--store", "null"]);
     let (status, body) = null.get("/api/v1/events");
     assert_eq!(status, 409, "{body}");
+}
+
+/// A revision of an incident.
+fn group(id: u8, revision: u64, state: &str) -> SemanticGroup {
+    let id_text = format!("{id:032x}");
+    let json = serde_json::json!({"id": id_text, "revision": revision, "chain": [], "facts": [{"id": "f1"}]});
+    SemanticGroup {
+        id: id_text,
+        revision,
+        state: state.into(),
+        started_at: format!("2026-11-24T10:00:0{id}Z"),
+        json: json.to_string(),
+        ..SemanticGroup::default()
+    }
+}
+
+/// Scenario: revisions of two incidents in three batches, one of which has events too.
+/// Guarantees: the newest revision of each is found, newest incident first, in the JSON of the contract; by state,
+/// by id with every revision; and events are found as before.
+#[tokio::test]
+async fn incidents_are_found() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]);
+    let (mut agent, _) = Agent::connect(server.grpc, hello(1, 1)).await.unwrap();
+    let one = entity(7, "a.service", 1);
+    let mut with_events = batch(1, 0, vec![one], &[load(5, 1)]);
+    with_events.groups = vec![group(1, 1, "open"), group(2, 1, "open")];
+    agent.send_batch(with_events).await;
+    for (sequence, group) in [(2, group(1, 2, "open")), (3, group(1, 3, "closed"))] {
+        let alone = EventBatch { sequence, boot_unix_ns: 1, groups: vec![group], ..EventBatch::default() };
+        agent.send_batch(alone).await;
+    }
+    agent.acked(3).await.unwrap();
+    let ask = |query: &str| server.json(&format!("/api/v1/incidents?{query}"));
+    let revisions = |answer: &Value| -> Vec<(String, u64)> {
+        let groups = answer.as_array().unwrap().iter();
+        groups
+            .map(|g| (g["id"].as_str().unwrap()[31..].to_owned(), g["revision"].as_u64().unwrap()))
+            .collect()
+    };
+    let all = ask("");
+    assert_eq!(revisions(&all), [("2".to_owned(), 1), ("1".to_owned(), 3)]);
+    assert_eq!(all[0]["facts"][0]["id"], "f1");
+    assert_eq!(all[0]["agent"].as_str().unwrap().len(), 32);
+    assert_eq!(revisions(&ask("state=open")), [("2".to_owned(), 1)]);
+    let id = format!("id={:032x}&revisions=all", 1);
+    let every: Vec<u64> = revisions(&ask(&id)).into_iter().map(|(_, revision)| revision).collect();
+    assert_eq!(every, [3, 2, 1]);
+    assert_eq!(summary(&server.json("/api/v1/events")), [(5, "load")]);
+    assert_eq!(server.get("/api/v1/incidents?state=ajar").0, 400);
 }

@@ -1,11 +1,11 @@
-//! Starting: what is in the way is said once, with the exit code that says what to change. TLS. gRPC's own services.
+//! Starting: what is in the way is said once, with the exit code that says what to change. gRPC's own services.
 
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use tapio::proto::DESCRIPTOR;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
+use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::v1::ServerReflectionRequest;
@@ -14,7 +14,6 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use super::client::Server;
-use crate::skipped;
 
 fn run(args: &[&str], data: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tapio-server"))
@@ -106,80 +105,4 @@ async fn health_and_reflection_answer() {
     };
     let served = &file.file_descriptor_proto[0];
     assert!(DESCRIPTOR.windows(served.len()).any(|window| window == served), "another description");
-}
-
-fn openssl(dir: &Path, args: &[&str]) -> Result<(), String> {
-    let output =
-        Command::new("openssl").args(args).current_dir(dir).output().map_err(|error| error.to_string())?;
-    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
-}
-
-/// Makes a CA, a server's certificate and a client's.
-fn certificates(dir: &Path) -> Result<(), String> {
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
-    let ca = ["req", "-x509", "-subj", "/CN=test-ca", "-keyout", "ca.key", "-out", "ca.pem"];
-    openssl(dir, &[&ca[..], &key].concat())?;
-    for name in ["server", "client"] {
-        let (keyout, out) = (format!("{name}.key"), format!("{name}.pem"));
-        let signed = ["req", "-x509", "-CA", "ca.pem", "-CAkey", "ca.key", "-subj", "/CN=localhost"];
-        let extensions =
-            ["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"];
-        openssl(dir, &[&signed[..], &extensions, &["-keyout", &keyout, "-out", &out], &key].concat())?;
-    }
-    Ok(())
-}
-
-/// Scenario: a server with a certificate and a client CA, asked with and without TLS and a client's certificate.
-/// Guarantees: only who has a certificate of the CA gets through, on both ports.
-#[tokio::test]
-async fn tls_lets_the_right_clients_in() {
-    let dir = tempfile::tempdir().unwrap();
-    if let Err(reason) = certificates(dir.path()) {
-        return skipped("tls_lets_the_right_clients_in", &format!("openssl makes no certificates: {reason}"));
-    }
-    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let flags = [
-        "--tls-cert",
-        &path("server.pem"),
-        "--tls-key",
-        &path("server.key"),
-        "--tls-client-ca",
-        &path("ca.pem"),
-    ];
-    let server = Server::start(&dir.path().join("data"), &[&flags[..], &["--store", "null"]].concat());
-    let pem = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
-    let trusting =
-        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem("ca.pem"))).domain_name("localhost");
-    let known = trusting.clone().identity(Identity::from_pem(pem("client.pem"), pem("client.key")));
-    let check = async |tls: Option<ClientTlsConfig>| {
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        let mut endpoint =
-            Channel::from_shared(format!("{scheme}://localhost:{}", server.grpc.port())).unwrap();
-        if let Some(tls) = tls {
-            endpoint = endpoint.tls_config(tls).unwrap();
-        }
-        let channel = endpoint.connect().await.map_err(|error| error.to_string())?;
-        let health = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
-        health.map(|_| ()).map_err(|status| status.to_string())
-    };
-    assert_eq!(check(Some(known)).await, Ok(()));
-    assert!(check(Some(trusting)).await.is_err());
-    assert!(check(None).await.is_err());
-
-    let url = format!("https://localhost:{}/healthz", server.http.port());
-    let curl = |more: &[&str]| {
-        let ca = path("ca.pem");
-        let args = [&["-sS", "-m", "10", "--cacert", &ca, &url][..], more].concat();
-        Command::new("curl")
-            .args(args)
-            .output()
-            .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
-    };
-    match curl(&["--cert", &path("client.pem"), "--key", &path("client.key")]) {
-        Ok(answer) => assert_eq!(answer, "ok\n"),
-        Err(error) => {
-            return skipped("tls_lets_the_right_clients_in (HTTP part)", &format!("no curl: {error}"));
-        }
-    }
-    assert_eq!(curl(&[]).unwrap(), "");
 }

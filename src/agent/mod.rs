@@ -5,21 +5,34 @@
 //!   only if it was asked for by name, or if nothing is left to collect.
 //! - Programs are detached before the engine stops, so the ledger can close exactly.
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::clock;
+use crate::collector::ebpf::errno::{self, Blind, ERRNO_PROGRAM, ErrnoWatch};
 use crate::collector::ebpf::{self, Attached, CpuWords, Lane, LoadError, Loaded};
 use crate::collector::{COLLECTORS, CollectorInfo, Unavailable};
 use crate::config::{Settings, Switch};
 use crate::engine::{self, Engine, Live, Reports, Rings, Shared, Stopped, drain};
 use crate::entity::{self, EntityTable, Host, HostError, LiveLookup};
-use crate::event::{Event, Source};
+use crate::event::Source;
 use crate::health::{CollectorHealth, Health, ProbeState, State};
 use crate::ledger::Ledger;
-use crate::proto::{Hello, LedgerReport};
+use crate::proto::{Hello, LedgerReport, SemanticGroup};
+
+mod explaining;
+mod incidents;
+mod outputs;
+
+pub use incidents::Stats as ExplainThreadStats;
+pub use outputs::{Counts as OutputCounts, Incidents, OutputError};
+
+pub use explaining::{RulesError, rules};
+
+use explaining::Explaining;
+use tokio::sync::mpsc;
 
 /// Why the agent ended other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +57,12 @@ pub enum AgentError {
     /// The threads did not start.
     #[error(transparent)]
     Start(#[from] engine::StartError),
+    /// `--output` cannot be used.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// The rules cannot be used.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     /// A thread broke down.
     #[error("a worker broke down and the agent stopped; the log above names it")]
     Broken,
@@ -55,8 +74,8 @@ pub struct Agent {
     shared: Shared,
     engine: Engine,
     counters: Counters,
-    /// Attaches the errno probe for a part of every second; ends when the programs are detached.
-    errno_window: Option<JoinHandle<()>>,
+    errno: Option<ErrnoWatch>,
+    incidents: Arc<Incidents>,
 }
 
 /// What the kernel counts; cheap to clone.
@@ -65,6 +84,7 @@ pub struct Counters {
     cpus: Option<Arc<CpuWords>>,
     /// Until the stop, which detaches them.
     programs: Arc<Mutex<Option<Attached>>>,
+    blind: Arc<Blind>,
 }
 
 impl Counters {
@@ -96,6 +116,12 @@ impl Counters {
         Some(misses.iter().map(|(_, count)| count).sum())
     }
 
+    /// When nobody looked for failed system calls.
+    #[must_use]
+    pub fn errno_blind(&self) -> &Blind {
+        &self.blind
+    }
+
     fn detach(&self) {
         drop(self.programs().take());
     }
@@ -125,8 +151,13 @@ impl Agent {
     ///
     /// # Errors
     /// [`AgentError`]; nothing runs then.
-    pub fn start(settings: Settings) -> Result<Self, AgentError> {
-        let host = Host::identify(&settings.state_dir)?;
+    pub fn start(
+        settings: Settings,
+        host: &Host,
+        otlp: Option<mpsc::Sender<SemanticGroup>>,
+    ) -> Result<Self, AgentError> {
+        let incidents = Arc::new(Incidents::default());
+        let mut explaining = Explaining::new(&settings, host, &incidents, otlp)?;
         if let Some(notice) = &host.notice {
             tracing::warn!("{notice}");
         }
@@ -135,7 +166,7 @@ impl Agent {
         let collectors = own_collectors(&settings, &health);
         let cpus = loaded.as_ref().map(|loaded| Arc::clone(&loaded.cpus));
         let (rings, programs) = loaded.map(split).unzip();
-        let counters = Counters { cpus, programs: Arc::new(Mutex::new(programs)) };
+        let counters = Counters { cpus, programs: Arc::new(Mutex::new(programs)), blind: Arc::default() };
         let shared = Shared {
             live: Arc::new(Live::from_pointee(settings)),
             ledger: Arc::new(Ledger::default()),
@@ -148,29 +179,38 @@ impl Agent {
         };
         let mut unavailable = Vec::new();
         let has_rings = rings.is_some();
+        // Each CPU that is online has its ring, whatever CPUs this process may use.
+        let cpus_online = rings.as_ref().map_or(1, |rings: &Rings| rings.bulk.len());
         let engine = engine::start(
             &shared,
             engine::Parts {
                 rings,
                 collectors,
                 unavailable: &mut |source, why| unavailable.push((source, why)),
-                hello: hello(&host),
+                hello: hello(host),
                 entities: Box::new(move || {
                     EntityTable::new(boot_id, entity::CAPACITY, Box::new(LiveLookup::open()))
                 }),
-                inspect: Box::new(|| |_: &Event<'_>| {}),
+                inspect: explaining.inspect(),
+                explain: explaining.worker(&shared.ledger),
                 ledger_report,
             },
         )?;
-        let collecting = engine.collectors() > 0 || has_rings;
+        let collecting = has_rings || is_collecting(&shared, engine.collectors());
         if let Some(error) = verdict(&shared, unavailable, ebpf_failure, collecting) {
             counters.detach();
             // What the threads say now adds nothing to the reason.
             let _stopped = engine.stop(Duration::ZERO);
             return Err(error);
         }
-        let errno_window = errno_window(&shared, &counters)?;
-        Ok(Self { shared, engine, counters, errno_window })
+        let errno = watch_errno(&shared, &counters, cpus_online)?;
+        Ok(Self { shared, engine, counters, errno, incidents })
+    }
+
+    /// The incidents that it has made.
+    #[must_use]
+    pub fn incidents(&self) -> &Arc<Incidents> {
+        &self.incidents
     }
 
     /// The parts that status and metrics read.
@@ -191,11 +231,8 @@ impl Agent {
     /// [`AgentError::Broken`] when a thread did not end as it should.
     pub fn stop(self) -> Result<(), AgentError> {
         self.counters.detach();
-        if let Some(thread) = self.errno_window {
-            thread.thread().unpark();
-            if thread.join().is_err() {
-                tracing::warn!("the thread of the errno window panicked");
-            }
+        if let Some(errno) = self.errno {
+            errno.stop();
         }
         let longest = self.shared.live.load().shutdown_deadline;
         let stopped = self.engine.stop(longest);
@@ -217,42 +254,27 @@ fn hello(host: &Host) -> Hello {
     }
 }
 
-/// The program that every system call of the host pays for while it is attached.
-const ERRNO_PROGRAM: &str = "errno_sys_exit";
-
-/// The period of its window. What the probe is for, an exhausted resource, fails again and again for longer.
-const ERRNO_PERIOD: Duration = Duration::from_secs(1);
-
-/// Starts the thread that keeps the errno probe attached for a part of every second, unless it always is.
-fn errno_window(shared: &Shared, counters: &Counters) -> Result<Option<JoinHandle<()>>, AgentError> {
-    let window = shared.live.load().filters.errno_window;
-    if window >= ERRNO_PERIOD {
+/// Keeps what the errno probe costs within its budget, unless it looks always, or never.
+fn watch_errno(shared: &Shared, counters: &Counters, cpus: usize) -> Result<Option<ErrnoWatch>, AgentError> {
+    let share = shared.live.load().filters.errno_budget;
+    let runs = counters.programs().as_ref().is_some_and(|programs| programs.has(ERRNO_PROGRAM));
+    if !runs || share == 0 || share >= errno::WHOLE {
         return Ok(None);
     }
-    let counters = counters.clone();
-    let thread = std::thread::Builder::new().name("errno-window".into()).spawn(move || {
-        for attached in [false, true].into_iter().cycle() {
-            let rest = if attached { window } else { ERRNO_PERIOD.saturating_sub(window) };
-            if rest.is_zero() && attached {
-                continue;
-            }
-            match counters.programs().as_mut().map(|programs| programs.set_attached(ERRNO_PROGRAM, attached))
-            {
-                Some(Ok(true)) => {}
-                Some(Ok(false)) | None => return,
-                Some(Err(error)) => {
-                    tracing::warn!(
-                        "the errno probe is off from now on: it cannot be attached again: {error}"
-                    );
-                    return;
-                }
-            }
-            // A stop wakes it up early, and finds the programs gone.
-            std::thread::park_timeout(rest);
-        }
-    });
-    let failed = |error| engine::StartError::Thread("errno-window".into(), error);
-    Ok(Some(thread.map_err(failed)?))
+    let watch = ErrnoWatch::start(share, cpus, counters.clone(), Arc::clone(&counters.blind));
+    let failed = |error| engine::StartError::Thread("errno-budget".into(), error);
+    Ok(Some(watch.map_err(failed)?))
+}
+
+impl errno::Switch for Counters {
+    fn set_attached(&mut self, attached: bool) -> io::Result<bool> {
+        let mut programs = self.programs();
+        programs.as_mut().map_or(Ok(false), |programs| programs.set_attached(ERRNO_PROGRAM, attached))
+    }
+
+    fn calls(&self) -> u64 {
+        self.cpus.as_ref().map_or(0, |cpus| cpus.calls())
+    }
 }
 
 /// Parts the rings, which the engine reads, from what keeps the programs attached.
@@ -277,6 +299,15 @@ fn own_collectors(settings: &Settings, health: &Health) -> Vec<CollectorInfo> {
     }
     let wanted = COLLECTORS.iter().filter(|info| settings.collectors[info.source as usize] != Switch::Off);
     wanted.copied().collect()
+}
+
+/// Whether one of so many collectors with threads of their own has something to collect: one that waits for it does not
+/// count.
+fn is_collecting(shared: &Shared, collectors: usize) -> bool {
+    let (health, settings) = (shared.health.collectors(), shared.live.load());
+    let wanted = COLLECTORS.iter().filter(|info| settings.collectors[info.source as usize] != Switch::Off);
+    let waiting = wanted.filter_map(|info| health.get(info.source.name()));
+    collectors > waiting.filter(|health| health.state == State::Disabled).count()
 }
 
 /// Says how the collectors are that cannot run, and whether the agent has to end for one of them.
@@ -356,11 +387,12 @@ fn ebpf_health(loaded: &Loaded, settings: &Settings) -> CollectorHealth {
         (State::Degraded, format!("not attached: {}", lacking.join(", ")))
     };
     let mut probes = loaded.probes.clone();
-    let window = settings.filters.errno_window;
-    if let Some(errno) = probes.get_mut("errno").filter(|_| window < ERRNO_PERIOD)
+    let share = settings.filters.errno_budget;
+    if let Some(errno) = probes.get_mut("errno").filter(|_| share < errno::WHOLE)
         && errno.state == ProbeState::Attached
     {
-        errno.reason = format!("looks {window:?} of every second (--filter-errno-window)");
+        let percent = f64::from(share) / 1000.0;
+        errno.reason = format!("looks for at most {percent} % of the CPU time (--filter-errno-budget)");
     }
     CollectorHealth { state, reason, probes }
 }

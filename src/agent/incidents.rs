@@ -1,0 +1,369 @@
+//! The thread that makes incidents: what detectors want to see comes from the shards, revisions go to all who asked.
+//!
+//! Events of several CPUs and sources arrive out of order, by milliseconds. They are held for [`HOLD`] and shown in
+//! the order of their times, so that a recording of them, read in that order, gives the same facts.
+//!
+//! Invariants:
+//! - Shards never wait for this thread: what does not fit its queues is counted, and becomes a gap in the evidence.
+//! - The work of one turn is bounded, so that outputs and the stop get theirs.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::Thread;
+use std::time::Duration;
+
+use super::outputs::Outputs;
+use crate::clock;
+use crate::detect::{self, Detectors, Fact};
+use crate::engine::queue::{BatchReceiver, BatchSender, batches};
+use crate::engine::shard::Inspect;
+use crate::engine::worker::Worker;
+use crate::entity::Entity;
+use crate::event::{Event, Source};
+use crate::explain::{Bounds, Explain, ExplainStats, Incident, RuleSet};
+use crate::ledger::Ledger;
+
+/// Events between a shard and this thread.
+const QUEUE_MAX: usize = 8192;
+
+/// How long an event waits for earlier ones.
+const HOLD: Duration = Duration::from_millis(40);
+
+/// Events that are held; more, and the oldest go on at once.
+const HELD_MAX: usize = 65_536;
+
+/// Verdicts are looked at this often while facts come.
+const SETTLE_NS: u64 = 20_000_000;
+
+/// Housekeeping, trends and gaps.
+const TICK_NS: u64 = 1_000_000_000;
+
+/// Events taken from a queue in one turn.
+const TURN_MAX: usize = 4096;
+
+/// An event on its way to the detectors.
+#[derive(Debug)]
+struct Watched {
+    words: Box<[u64]>,
+    owner: Entity,
+    sequence: u64,
+}
+
+/// What shards and this thread share.
+#[derive(Debug, Default)]
+struct Common {
+    thread: OnceLock<Thread>,
+    asleep: AtomicBool,
+    /// By source: events that found the queue full.
+    missed: [AtomicU64; Source::ALL.len()],
+    inputs: Mutex<Vec<BatchReceiver<Watched>>>,
+}
+
+/// Passes on what detectors want to see.
+#[derive(Debug)]
+pub(super) struct Watch {
+    queue: BatchSender<Watched>,
+    common: Arc<Common>,
+}
+
+impl Inspect for Watch {
+    fn kinds(&self) -> u128 {
+        detect::WATCHED
+    }
+
+    fn event(&mut self, event: &Event<'_>, owner: &Entity, sequence: u64) {
+        if !detect::is_watched(event) {
+            return;
+        }
+        let watched = Watched { words: event.words().into(), owner: owner.clone(), sequence };
+        if self.queue.push(watched).is_err() {
+            let source = usize::from(event.header().source);
+            if let Some(missed) = self.common.missed.get(source) {
+                missed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        // Pairs with the store before the last look at the queues: either it is seen there, or the thread is woken.
+        if self.common.asleep.swap(false, Ordering::SeqCst)
+            && let Some(thread) = self.common.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    fn tick(&mut self, _now_ns: u64) {}
+}
+
+/// Makes the two ends: what every shard gets, and the thread's worker.
+#[derive(Debug, Default)]
+pub(super) struct Watches(Arc<Common>);
+
+impl Watches {
+    /// What one more shard gets.
+    #[must_use]
+    pub(super) fn for_shard(&self) -> Watch {
+        let (queue, input) = batches(QUEUE_MAX);
+        locked(&self.0.inputs).push(input);
+        Watch { queue, common: Arc::clone(&self.0) }
+    }
+
+    /// The worker, once every shard has what it gets.
+    #[must_use]
+    pub(super) fn worker(
+        &self,
+        host: &Host,
+        rules: Arc<RuleSet>,
+        ledger: Arc<Ledger>,
+        outputs: Outputs,
+    ) -> Explainer {
+        Explainer {
+            common: Arc::clone(&self.0),
+            inputs: std::mem::take(&mut locked(&self.0.inputs)),
+            engine: Engine::new(host, Arc::clone(&rules)),
+            rules,
+            host: host.clone(),
+            ledger,
+            outputs,
+            held: BinaryHeap::new(),
+            arrivals: 0,
+            lost: [0; Source::ALL.len()],
+            settle_due_ns: 0,
+            tick_due_ns: 0,
+            ticked_ns: clock::boot_ns(),
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Only whole values are put in and taken out.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whose incidents they are.
+#[derive(Debug, Clone)]
+pub(super) struct Host {
+    /// Names this boot.
+    pub(super) boot_id: [u8; 16],
+    /// Its name.
+    pub(super) name: String,
+}
+
+/// Detectors and causal engine.
+#[derive(Debug)]
+struct Engine {
+    detectors: Detectors,
+    explain: Explain,
+    facts: Vec<Fact>,
+    revisions: Vec<Incident>,
+}
+
+impl Engine {
+    fn new(host: &Host, rules: Arc<RuleSet>) -> Self {
+        Self {
+            detectors: Detectors::new(&host.name),
+            explain: Explain::new(host.boot_id, rules, Bounds::default()),
+            facts: Vec::new(),
+            revisions: Vec::new(),
+        }
+    }
+
+    fn show(&mut self, watched: &Watched) {
+        // It was an event when the shard took it.
+        if let Ok(event) = Event::parse(&watched.words) {
+            self.detectors.event(&event, &watched.owner, watched.sequence, &mut self.facts);
+        }
+        self.take_facts();
+    }
+
+    fn take_facts(&mut self) {
+        for fact in self.facts.drain(..) {
+            self.explain.insert(fact);
+        }
+    }
+}
+
+/// An event that is held, in the order of times, then of arrival.
+#[derive(Debug)]
+struct Held {
+    time_ns: u64,
+    arrival: u64,
+    watched: Watched,
+}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Held {}
+
+impl PartialOrd for Held {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Held {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.time_ns, self.arrival).cmp(&(other.time_ns, other.arrival))
+    }
+}
+
+/// The thread's state.
+#[derive(Debug)]
+pub(super) struct Explainer {
+    common: Arc<Common>,
+    inputs: Vec<BatchReceiver<Watched>>,
+    engine: Engine,
+    rules: Arc<RuleSet>,
+    host: Host,
+    ledger: Arc<Ledger>,
+    outputs: Outputs,
+    held: BinaryHeap<Reverse<Held>>,
+    arrivals: u64,
+    /// By source: what was lost when it was last looked at.
+    lost: [u64; Source::ALL.len()],
+    settle_due_ns: u64,
+    tick_due_ns: u64,
+    ticked_ns: u64,
+}
+
+impl Worker for Explainer {
+    fn run(&mut self) {
+        // A panic starts this again; the thread is the same.
+        let _again = self.common.thread.set(std::thread::current());
+        loop {
+            // Asked before the turn: what was pushed before a shard left is then taken by it.
+            let over = self.inputs.iter().all(BatchReceiver::is_over);
+            let taken = self.take();
+            let now_ns = clock::boot_ns();
+            self.release(now_ns, over);
+            self.tick(now_ns);
+            if over && taken == 0 {
+                self.settle(now_ns);
+                return;
+            }
+            if now_ns >= self.settle_due_ns && self.engine.explain.is_dirty() {
+                self.settle(now_ns);
+            }
+            if taken == 0 {
+                self.sleep(now_ns);
+            }
+        }
+    }
+
+    fn recover(&mut self) {
+        // Half a judgement is worth nothing: begin anew, and say what was forgotten.
+        self.engine = Engine::new(&self.host, Arc::clone(&self.rules));
+        let now_ns = clock::boot_ns();
+        for source in Source::ALL {
+            let gap = detect::ledger_gap(source, &self.host.name, (0, now_ns), 0, "restarted");
+            self.engine.explain.insert(gap);
+        }
+    }
+}
+
+impl Explainer {
+    /// Takes what the shards passed on; returns how much.
+    fn take(&mut self) -> usize {
+        let mut taken = 0;
+        for input in &mut self.inputs {
+            for _ in 0..TURN_MAX {
+                let Some(watched) = input.pop() else { break };
+                let time_ns = watched.words.first().copied().unwrap_or(0);
+                self.arrivals += 1;
+                self.held.push(Reverse(Held { time_ns, arrival: self.arrivals, watched }));
+                taken += 1;
+            }
+        }
+        taken
+    }
+
+    /// Shows the detectors what has been held for long enough, or everything.
+    fn release(&mut self, now_ns: u64, everything: bool) {
+        let until_ns = now_ns.saturating_sub(u64::try_from(HOLD.as_nanos()).unwrap_or(0));
+        while let Some(Reverse(first)) = self.held.peek() {
+            if !everything && first.time_ns > until_ns && self.held.len() <= HELD_MAX {
+                break;
+            }
+            if let Some(Reverse(held)) = self.held.pop() {
+                self.engine.show(&held.watched);
+            }
+        }
+    }
+
+    fn tick(&mut self, now_ns: u64) {
+        if now_ns < self.tick_due_ns {
+            return;
+        }
+        self.tick_due_ns = now_ns + TICK_NS;
+        let until_ns = now_ns.saturating_sub(u64::try_from(HOLD.as_nanos()).unwrap_or(0));
+        self.engine.detectors.tick(until_ns, &mut self.engine.facts);
+        self.engine.take_facts();
+        self.note_losses(now_ns);
+        self.settle(now_ns);
+        self.outputs.note(self.stats());
+    }
+
+    /// What was lost since the last look is a gap in the evidence.
+    fn note_losses(&mut self, now_ns: u64) {
+        let since_ns = std::mem::replace(&mut self.ticked_ns, now_ns);
+        for (source, known) in Source::ALL.into_iter().zip(&mut self.lost) {
+            let row = self.ledger.source(source);
+            let shed: u64 = row.shed.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+            let missed = self.common.missed[source as usize].load(Ordering::Relaxed);
+            let lost = row.ring_lost.load(Ordering::Relaxed) + shed + missed;
+            let new = lost.saturating_sub(std::mem::replace(known, lost));
+            if new > 0 {
+                let gap = detect::ledger_gap(source, &self.host.name, (since_ns, now_ns), new, "lost");
+                self.engine.explain.insert(gap);
+            }
+        }
+    }
+
+    fn settle(&mut self, now_ns: u64) {
+        self.settle_due_ns = now_ns + SETTLE_NS;
+        let Engine { explain, revisions, .. } = &mut self.engine;
+        explain.settle(now_ns, clock::boot_unix_ns(), revisions);
+        for revision in revisions.drain(..) {
+            self.outputs.publish(revision);
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        Stats {
+            explain: self.engine.explain.stats(),
+            detectors_evicted: self.engine.detectors.evicted(),
+            missed: self.common.missed.iter().map(|count| count.load(Ordering::Relaxed)).sum(),
+        }
+    }
+
+    fn sleep(&self, now_ns: u64) {
+        let mut wait = Duration::from_nanos(self.tick_due_ns.saturating_sub(now_ns));
+        if !self.held.is_empty() {
+            wait = wait.min(HOLD / 4);
+        }
+        if self.engine.explain.is_dirty() {
+            wait = wait.min(Duration::from_nanos(SETTLE_NS));
+        }
+        self.common.asleep.store(true, Ordering::SeqCst);
+        if self.inputs.iter().all(BatchReceiver::is_empty) && !self.inputs.iter().all(BatchReceiver::is_over)
+        {
+            std::thread::park_timeout(wait);
+        }
+        self.common.asleep.store(false, Ordering::SeqCst);
+    }
+}
+
+/// What `status` shows of this thread.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// The causal engine.
+    pub explain: ExplainStats,
+    /// What detectors forgot for want of room.
+    pub detectors_evicted: u64,
+    /// Events that found the queue full.
+    pub missed: u64,
+}

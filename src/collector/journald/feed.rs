@@ -1,0 +1,121 @@
+//! One journal: its reader, where it stands, and where that is kept.
+//!
+//! Invariants:
+//! - `at` is behind the last entry that was sent or passed over: seeking there repeats and leaves out nothing.
+
+use super::journal::{Cursor, Entry, Gap, Reader, Seek, Source};
+use super::position::{Kept, Mark, PositionFile};
+
+/// One journal.
+#[derive(Debug)]
+pub(super) struct Feed {
+    source: Source,
+    file: PositionFile,
+    /// None until there is such a journal, and after a panic.
+    reader: Option<Reader>,
+    /// Behind the last entry that was sent or passed over.
+    at: Mark,
+    /// What its file holds.
+    kept: Option<Mark>,
+    /// Counted as lost: drop records up to this number of this lineage.
+    counted: ([u8; 16], u64),
+}
+
+impl Feed {
+    /// A journal that is read from where its file says, else from `start_us` on.
+    pub(super) fn new(source: Source, state_dir: &std::path::Path, start_us: u64) -> Self {
+        let file = PositionFile::of(&source, state_dir);
+        let (at, kept) = match file.load() {
+            Kept::Mark(mark) => (mark, Some(mark)),
+            Kept::Nothing => (Mark::From(start_us), None),
+            Kept::Damaged(why) => {
+                tracing::warn!("the position in the journal is lost: {why}; it is read from now on");
+                (Mark::From(crate::clock::unix_ns() / 1000), None)
+            }
+        };
+        Self { source, file, reader: None, at, kept, counted: ([0; 16], 0) }
+    }
+
+    /// Opens the journal if it is not; why it cannot be.
+    pub(super) fn open(&mut self) -> Result<(), String> {
+        if self.reader.is_none() {
+            self.reader = Some(Reader::open(self.source.clone()).map_err(|error| error.to_string())?);
+            self.seek(self.at);
+        }
+        Ok(())
+    }
+
+    /// Goes to a position.
+    pub(super) fn seek(&mut self, mark: Mark) {
+        self.at = mark;
+        let Some(reader) = &mut self.reader else { return };
+        match reader.seek(mark.position()) {
+            Ok(Seek::Exact) => {}
+            Ok(Seek::Gone) => {
+                tracing::warn!(
+                    "the entry of the journal that was read last is gone ({}): it goes on with the next \
+                     there is, and a log_gap says so",
+                    self.file.path().display()
+                );
+            }
+            // Opened again, and sought again, with the next pass.
+            Err(error) => {
+                tracing::warn!("the journal cannot be read now: {error}");
+                self.reader = None;
+            }
+        }
+    }
+
+    /// The reader is not to be trusted any more: the next pass opens it again.
+    pub(super) fn close(&mut self) {
+        self.reader = None;
+    }
+
+    /// The next entry, if there is one.
+    pub(super) fn next(&mut self) -> Option<Entry<'_>> {
+        self.reader.as_mut()?.next()
+    }
+
+    /// Looks for new files.
+    pub(super) fn refresh(&mut self) {
+        if let Some(reader) = &mut self.reader {
+            reader.refresh();
+        }
+    }
+
+    /// What could not be read.
+    pub(super) fn take_gaps(&mut self) -> Vec<Gap> {
+        self.reader.as_mut().map(Reader::take_gaps).unwrap_or_default()
+    }
+
+    /// The entry of this cursor was sent or passed over.
+    pub(super) fn passed(&mut self, cursor: Cursor) {
+        self.at = Mark::Behind(cursor);
+    }
+
+    /// Where it stands.
+    pub(super) fn at(&self) -> Mark {
+        self.at
+    }
+
+    /// Whether the loss that the entry of this cursor tells of is not counted yet.
+    pub(super) fn counts(&mut self, cursor: &Cursor) -> bool {
+        let (lineage, number) = self.counted;
+        let new = lineage != cursor.seqnum_id || cursor.seqnum > number;
+        if new {
+            self.counted = (cursor.seqnum_id, cursor.seqnum);
+        }
+        new
+    }
+
+    /// Keeps a position in its file.
+    pub(super) fn keep(&mut self, mark: Mark) -> Result<(), String> {
+        if self.kept == Some(mark) {
+            return Ok(());
+        }
+        let kept = self.file.keep(mark);
+        kept.map_err(|error| format!("{} cannot be written: {error}", self.file.path().display()))?;
+        self.kept = Some(mark);
+        Ok(())
+    }
+}

@@ -1,0 +1,207 @@
+//! What is known of the manager's units and jobs, and what is new in what it says.
+//!
+//! Pure: signals and readings go in, outputs come out.
+//!
+//! Invariants:
+//! - Units and jobs are bounded by [`UNITS_MAX`] and [`JOBS_MAX`]; what is beyond is counted, or not tracked.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::known::Known;
+use super::output::{Job, ManagerState, Output};
+use super::unit::{Found, RunChange, StateChange};
+
+/// Units that are remembered at most.
+pub(super) const UNITS_MAX: usize = 65_536;
+
+/// Jobs that are remembered at most.
+pub(super) const JOBS_MAX: usize = 16_384;
+
+#[derive(Debug)]
+struct KnownJob {
+    job: Job,
+    /// Said already.
+    is_said: bool,
+    listing: u32,
+}
+
+/// A unit in the manager's list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) unit: Box<str>,
+    /// 0 for none.
+    pub(super) job: u32,
+    pub(super) job_kind: Box<str>,
+}
+
+/// The end of a job.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct JobEnd<'signal> {
+    pub(super) id: u32,
+    pub(super) unit: &'signal str,
+    /// Empty where nobody knows.
+    pub(super) result: &'signal str,
+    pub(super) at_ns: u64,
+}
+
+/// Everything that is known.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    units: HashMap<Box<str>, Known>,
+    jobs: HashMap<u32, KnownJob>,
+    listing: u32,
+    refused: u64,
+}
+
+impl Model {
+    /// Units and, among them, failed ones.
+    pub(super) fn manager(&self, state: &'static str, cause: &'static str) -> Output {
+        let failed = self.units.values().filter(|known| &*known.state.active == "failed").count() as u64;
+        Output::Manager(ManagerState { state, cause, units: self.units.len() as u64, failed })
+    }
+
+    /// Takes the count of what was said of units that there was no room for.
+    pub(super) fn take_refused(&mut self) -> u64 {
+        std::mem::take(&mut self.refused)
+    }
+
+    pub(super) fn knows(&self, unit: &str) -> bool {
+        self.units.contains_key(unit)
+    }
+
+    /// Whether limits and relations of a known unit were not read yet.
+    pub(super) fn lacks_reading(&self, unit: &str) -> bool {
+        self.units.get(unit).is_some_and(|known| known.digest.is_none())
+    }
+
+    /// Whether a unit is up, coming up or going down.
+    pub(super) fn is_alive(&self, unit: &str) -> bool {
+        let state = |known: &Known| !matches!(&*known.state.active, "" | "inactive" | "failed");
+        self.units.get(unit).is_some_and(state)
+    }
+
+    fn entry(&mut self, unit: &str) -> Option<&mut Known> {
+        if !self.units.contains_key(unit) {
+            if self.units.len() >= UNITS_MAX {
+                self.refused += 1;
+                return None;
+            }
+            self.units.insert(unit.into(), Known::new(unit, self.listing));
+        }
+        self.units.get_mut(unit)
+    }
+
+    /// The manager loaded a unit, in a state that is not known yet.
+    pub(super) fn add(&mut self, unit: &str) {
+        let _full = self.entry(unit);
+    }
+
+    /// The properties of the unit's type changed; those of all units follow.
+    pub(super) fn run(&mut self, unit: &str, change: &RunChange) {
+        if let Some(known) = self.entry(unit) {
+            known.run(change);
+        }
+    }
+
+    /// The properties of all units changed.
+    pub(super) fn state(&mut self, unit: &str, change: &StateChange, out: &mut VecDeque<Output>) {
+        if let Some(known) = self.entry(unit) {
+            known.change(change, false, out);
+        }
+    }
+
+    /// The manager forgot a unit.
+    pub(super) fn remove(&mut self, unit: &str, out: &mut VecDeque<Output>) {
+        if let Some(known) = self.units.remove(unit) {
+            out.push_back(Output::Removed { unit: unit.into(), invocation: known.state.invocation });
+        }
+    }
+
+    /// Everything of a unit was read. A state that is older than what is known is left out; and so is one that is newer
+    /// as long as its announcement may be on its way, which is when this is not `settled`.
+    pub(super) fn found(&mut self, unit: &str, found: &Found, settled: bool, out: &mut VecDeque<Output>) {
+        let Some(known) = self.entry(unit) else { return };
+        if !known.is_known || (settled && found.state.changed_us >= Some(known.state.changed_us)) {
+            known.run(&found.run);
+            known.change(&found.state, true, out);
+        }
+        known.read(found, out);
+    }
+
+    /// A list of all units is asked for: what becomes known from now on may not be in it.
+    pub(super) fn list(&mut self) {
+        self.listing = self.listing.wrapping_add(1);
+    }
+
+    /// Compares what is known with the last list that was asked for. Readings of its units come first.
+    pub(super) fn reconcile(&mut self, listed: &[Listed], at_ns: u64, out: &mut VecDeque<Output>) {
+        let units: HashSet<&str> = listed.iter().map(|listed| &*listed.unit).collect();
+        let jobs: HashSet<u32> = listed.iter().map(|listed| listed.job).collect();
+        let listing = self.listing;
+        let absent =
+            self.units.iter().filter(|(unit, known)| known.listing != listing && !units.contains(&***unit));
+        let mut gone: Vec<Box<str>> = absent.map(|(unit, _)| unit.clone()).collect();
+        gone.sort_unstable();
+        for unit in gone {
+            self.remove(&unit, out);
+        }
+        let mut ended: Vec<u32> = self
+            .jobs
+            .iter()
+            .filter(|(id, job)| job.listing != listing && !jobs.contains(id))
+            .map(|(id, _)| *id)
+            .collect();
+        ended.sort_unstable();
+        for id in ended {
+            self.job_removed(JobEnd { id, unit: "", result: "", at_ns }, out);
+        }
+        for listed in listed.iter().filter(|listed| listed.job != 0) {
+            if !self.jobs.contains_key(&listed.job) && self.job_new(listed.job, &listed.unit, at_ns, out) {
+                self.job_kind(listed.job, &listed.job_kind, out);
+            }
+        }
+    }
+
+    fn job(&self, id: u32, unit: &str, at_ns: u64) -> Job {
+        let invocation = self.units.get(unit).map_or([0; 16], |known| known.state.invocation);
+        Job { id, unit: unit.into(), kind: Box::default(), result: None, at_ns, invocation }
+    }
+
+    /// A job was queued. True if it is said once its type is known, which the caller finds out.
+    pub(super) fn job_new(&mut self, id: u32, unit: &str, at_ns: u64, out: &mut VecDeque<Output>) -> bool {
+        if self.jobs.contains_key(&id) {
+            return false;
+        }
+        let job = self.job(id, unit, at_ns);
+        if self.jobs.len() >= JOBS_MAX {
+            out.push_back(Output::Job(job));
+            return false;
+        }
+        self.jobs.insert(id, KnownJob { job, is_said: false, listing: self.listing });
+        true
+    }
+
+    /// The type of a job is known, or cannot be known and is empty.
+    pub(super) fn job_kind(&mut self, id: u32, kind: &str, out: &mut VecDeque<Output>) {
+        if let Some(known) = self.jobs.get_mut(&id).filter(|known| !known.is_said) {
+            known.is_said = true;
+            known.job.kind = kind.into();
+            out.push_back(Output::Job(known.job.clone()));
+        }
+    }
+
+    /// A job ended.
+    pub(super) fn job_removed(&mut self, end: JobEnd<'_>, out: &mut VecDeque<Output>) {
+        let JobEnd { id, unit, result, at_ns } = end;
+        self.job_kind(id, "", out);
+        let mut job = match self.jobs.remove(&id) {
+            Some(known) => known.job,
+            None => self.job(id, unit, at_ns),
+        };
+        if let Some(known) = self.units.get(&job.unit) {
+            job.invocation = known.state.invocation;
+        }
+        (job.result, job.at_ns) = (Some(result.into()), at_ns);
+        out.push_back(Output::Job(job));
+    }
+}

@@ -1,0 +1,315 @@
+//! Events and objects of the Kubernetes API: probes, images, volumes, sandboxes, scheduling, rollouts, nodes.
+//!
+//! Invariants:
+//! - [`classify`] is the one place that knows the words of the API's Events.
+//! - An Event that is repeated is the same statement until its count doubles.
+
+use super::Detector;
+use super::bounded::Bounded;
+use super::fact::{Fact, FactKind, KeyKind, Value};
+use super::seen::{Seen, object, with_text};
+use super::text;
+use crate::event::{Kind, fields};
+
+/// Events remembered, at most.
+const EVENTS_MAX: usize = 8192;
+
+/// What an Event says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Meaning {
+    /// The kind of fact.
+    pub(super) kind: FactKind,
+    /// One word more: which probe, which resource, why an image could not be pulled; empty for none.
+    pub(super) word: &'static str,
+}
+
+const fn meaning(kind: FactKind, word: &'static str) -> Option<Meaning> {
+    Some(Meaning { kind, word })
+}
+
+/// Reads an Event by its reason and message.
+pub(super) fn classify(reason: &str, message: &str) -> Option<Meaning> {
+    use FactKind as F;
+    match reason {
+        "Unhealthy" => meaning(F::ProbeFailed, probe(message)),
+        "Killing" if message.contains("liveness probe") => meaning(F::RuntimeKill, "liveness"),
+        "Killing" if message.contains("startup probe") => meaning(F::RuntimeKill, "startup"),
+        "BackOff" if message.contains("pulling image") => meaning(F::ImagePullFailed, "back_off"),
+        "BackOff" => meaning(F::CrashLoop, ""),
+        "Failed" | "FailedSync" | "InspectFailed" | "ErrImageNeverPull" => failed(message),
+        "FailedMount" | "FailedAttachVolume" | "FailedMapVolume" => match missing_object(message) {
+            Some(_) => meaning(F::ConfigMissing, "mount"),
+            None if message.contains("Multi-Attach") => meaning(F::MountFailed, "multi_attach"),
+            None => meaning(F::MountFailed, ""),
+        },
+        "FailedCreatePodSandBox" | "FailedPodSandBoxStatus" => meaning(F::SandboxFailed, ""),
+        "NetworkNotReady" => meaning(F::SandboxFailed, "network_not_ready"),
+        "FailedScheduling" => meaning(F::Unschedulable, ""),
+        "Preempted" | "Preempting" => meaning(F::Preempted, ""),
+        "Evicted" | "TaintManagerEviction" if !message.starts_with("Cancelling") => meaning(F::Evicted, ""),
+        "EvictionThresholdMet" => meaning(F::NodePressure, "threshold"),
+        "NodeHasDiskPressure" => meaning(F::NodePressure, "disk"),
+        "NodeHasInsufficientMemory" => meaning(F::NodePressure, "memory"),
+        "NodeHasInsufficientPID" => meaning(F::NodePressure, "pids"),
+        "FreeDiskSpaceFailed" | "ImageGCFailed" => meaning(F::NodePressure, "disk"),
+        "SystemOOM" => meaning(F::NodeMemoryExhausted, "memory"),
+        "NodeNotReady" => meaning(F::NodeNotReady, ""),
+        "FailedCreate" => quota(message),
+        "ScalingReplicaSet" => meaning(F::Rollout, "scaling"),
+        "BackoffLimitExceeded" | "DeadlineExceeded" | "ProgressDeadlineExceeded" => {
+            meaning(F::RolloutFailed, "")
+        }
+        "FailedPostStartHook" => meaning(F::ContainerFailed, "post_start_hook"),
+        _ => None,
+    }
+}
+
+fn probe(message: &str) -> &'static str {
+    match message.get(..4).unwrap_or_default() {
+        "Live" => "liveness",
+        "Read" => "readiness",
+        "Star" => "startup",
+        _ => "",
+    }
+}
+
+/// `Failed`: a pull, a missing object, or a program that could not be executed.
+fn failed(message: &str) -> Option<Meaning> {
+    if message.contains("ImagePullBackOff") {
+        return meaning(FactKind::ImagePullFailed, "back_off");
+    }
+    if message.contains("ErrImagePull") || message.contains("ailed to pull image") {
+        return meaning(FactKind::ImagePullFailed, pull_failure(message).unwrap_or(""));
+    }
+    if missing_object(message).is_some() {
+        return meaning(FactKind::ConfigMissing, "reference");
+    }
+    let spawn =
+        ["executable file not found", "failed to create containerd task", "OCI runtime", "no such file"];
+    spawn
+        .iter()
+        .any(|words| message.contains(words))
+        .then_some(Meaning { kind: FactKind::SpawnFailed, word: "" })
+}
+
+/// Why an image could not be pulled, by the message of the registry.
+pub(super) fn pull_failure(message: &str) -> Option<&'static str> {
+    let lower = message.to_ascii_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    if has(&["no such host", "server misbehaving", "temporary failure in name resolution"]) {
+        Some("dns")
+    } else if has(&["x509", "certificate"]) {
+        Some("certificate")
+    } else if has(&["unauthorized", "authentication required", "access denied", "denied", "forbidden"]) {
+        Some("unauthorized")
+    } else if has(&["not found", "manifest unknown", "invalid reference", "does not exist"]) {
+        Some("not_found")
+    } else if has(&["connection refused", "i/o timeout", "deadline exceeded"]) {
+        Some("unreachable")
+    } else {
+        None
+    }
+}
+
+/// The ConfigMap or Secret that a message misses, as `Kind/name`.
+pub(super) fn missing_object(message: &str) -> Option<String> {
+    let lower = message.to_ascii_lowercase();
+    if !lower.contains("not found") && !lower.contains("couldn't find key") {
+        return None;
+    }
+    for (word, kind) in [("configmap", "ConfigMap"), ("secret", "Secret")] {
+        if let Some(rest) = text::after(message, &format!("{word} \"")) {
+            return rest.split('"').next().map(|name| format!("{kind}/{name}"));
+        }
+    }
+    None
+}
+
+/// Which resource of a namespace's quota is used up.
+fn quota(message: &str) -> Option<Meaning> {
+    use FactKind as F;
+    if message.contains("serviceaccount") && message.contains("not found") {
+        return meaning(F::MissingServiceAccount, "");
+    }
+    if !message.contains("exceeded quota") {
+        return meaning(F::RolloutFailed, "create");
+    }
+    let requested = text::until(message, "requested: ", &[' ']).unwrap_or_default();
+    let kind = match () {
+        () if requested.contains("memory") => F::NamespaceMemoryQuotaExceeded,
+        () if requested.contains("storage") || requested.contains("persistentvolumeclaims") => {
+            F::NamespaceStorageQuotaExceeded
+        }
+        () if requested.contains("services") => F::NamespaceServiceQuotaExceeded,
+        () if requested.contains("cpu") => F::NamespaceCpuQuotaExceeded,
+        () => F::NamespacePodQuotaExceeded,
+    };
+    meaning(kind, "quota")
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Objects {
+    /// By object, reason and word: the count that was told.
+    told: Bounded<(String, String, &'static str), u64>,
+    /// By workload: the revision that was seen.
+    revisions: Bounded<String, String>,
+}
+
+impl Default for Objects {
+    fn default() -> Self {
+        Self { told: Bounded::new(EVENTS_MAX), revisions: Bounded::new(EVENTS_MAX) }
+    }
+}
+
+impl Detector for Objects {
+    fn event(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>) {
+        match seen.kind() {
+            Kind::ObjectEvent => self.announced(seen, out),
+            Kind::ObjectChange => self.changed(seen, out),
+            Kind::EndpointsReady => endpoints(seen, out),
+            Kind::NodeCondition => out.extend(condition(seen)),
+            _ => {}
+        }
+    }
+
+    fn evicted(&self) -> u64 {
+        self.told.evicted() + self.revisions.evicted()
+    }
+}
+
+impl Objects {
+    fn announced(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>) {
+        let (reason, message) = (seen.field(fields::REASON), seen.field(fields::MESSAGE));
+        let Some(meaning) = classify(&reason, &message) else { return };
+        let about = match seen.field(fields::OBJECT) {
+            object if object.is_empty() => seen.subject().to_string(),
+            object => object.into_owned(),
+        };
+        let count = seen.number("count").max(1);
+        let key = (about, reason.to_string(), meaning.word);
+        // A new Event of the same words has its own count and time, so less than before is new.
+        let before = self.told.get(&key).copied().unwrap_or(0);
+        if before > 0 && count >= before && count < before.saturating_mul(2) {
+            return;
+        }
+        self.told.insert(key, count);
+        let fact = seen.fact_about(meaning.kind, about_subject(seen)).with("count", count);
+        let fact = with_text(with_text(fact, "reason", &reason), "text", &message);
+        out.push(worded(fact, meaning, &message));
+    }
+
+    fn changed(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>) {
+        let name = seen.field(fields::OBJECT).into_owned();
+        let (changed, reason) = (seen.field(fields::CHANGED), seen.field(fields::REASON));
+        if seen.number("deleted") == 1 {
+            out.push(seen.fact_about(FactKind::RequestedStop, about_subject(seen)).with("by", "deletion"));
+            return;
+        }
+        if reason == "ProgressDeadlineExceeded"
+            || reason == "BackoffLimitExceeded"
+            || reason == "FailedCreate"
+        {
+            let fact = seen.fact_about(FactKind::RolloutFailed, about_subject(seen));
+            out.push(with_text(seen.with_message(fact), "reason", &reason));
+            return;
+        }
+        let revision = seen.field(fields::REVISION).into_owned();
+        let before = self.revisions.get(&name).cloned();
+        if !revision.is_empty() {
+            self.revisions.insert(name.clone(), revision.clone());
+        }
+        let template = changed.split_whitespace().any(|field| {
+            ["template", "image", "images", "env", "limits", "resources"]
+                .iter()
+                .any(|word| field.ends_with(word))
+        });
+        let replaced = before.is_some_and(|before| !revision.is_empty() && before != revision);
+        let data = (name.starts_with("ConfigMap/") || name.starts_with("Secret/")) && !changed.is_empty();
+        if !template && !replaced && !data {
+            return;
+        }
+        let fact = seen
+            .fact_about(FactKind::Rollout, about_subject(seen))
+            .with("generation", seen.number("generation"));
+        let fact = with_text(with_text(fact, "change", &changed), "image", &seen.field(fields::IMAGE));
+        out.push(fact.with("replicas", seen.number("desired")));
+    }
+}
+
+/// The object that an event names, or its owner.
+fn about_subject(seen: &Seen<'_>) -> super::Subject {
+    match seen.field(fields::OBJECT) {
+        // A pod's own name says more, and its container's still more.
+        name if name.is_empty() || name.starts_with("Pod/") => seen.subject(),
+        name => object(&name),
+    }
+}
+
+/// Puts the word where rules look for it.
+fn worded(fact: Fact, meaning: Meaning, message: &str) -> Fact {
+    match meaning.kind {
+        FactKind::ProbeFailed => {
+            let fact = with_text(fact, "probe", meaning.word);
+            match text::end_point(message) {
+                Some((_, port)) => fact.with("port", u64::from(port)),
+                None => fact,
+            }
+        }
+        FactKind::RuntimeKill => with_text(fact.with("actor", "runtime"), "probe", meaning.word),
+        FactKind::ImagePullFailed => with_text(fact, "cause", meaning.word),
+        FactKind::NodePressure => {
+            let resource = match meaning.word {
+                "threshold" if message.contains("memory") => "memory",
+                "threshold" if message.contains("pid") => "pids",
+                "threshold" => "disk",
+                word => word,
+            };
+            fact.with("resource", resource)
+        }
+        FactKind::ConfigMissing => match missing_object(message) {
+            Some(object) => {
+                let namespace = fact.keys.iter().find(|key| key.kind == KeyKind::Pod);
+                let namespace =
+                    namespace.and_then(|key| key.value.split('/').next()).unwrap_or_default().to_owned();
+                let (kind, name) = object.split_once('/').unwrap_or_default();
+                fact.key(KeyKind::Object, format!("{kind}/{namespace}/{name}")).with("object", &*object)
+            }
+            None => fact,
+        },
+        FactKind::Rollout => fact.with("change", "replicas"),
+        _ => with_text(fact, "cause", meaning.word),
+    }
+}
+
+fn endpoints(seen: &Seen<'_>, out: &mut Vec<Fact>) {
+    let (ready, before) = (seen.number("ready"), seen.number("ready_before"));
+    if ready == 0 && before > 0 {
+        let subject = about_subject(seen);
+        let fact = seen.fact_about(FactKind::EndpointsEmpty, subject.clone()).with("before", before);
+        out.push(fact.with("ready", ready).with("service", subject.name));
+    }
+}
+
+/// A condition of a node: what it says in the state that is bad.
+fn condition(seen: &Seen<'_>) -> Option<Fact> {
+    let (condition, status) = (seen.field(fields::CONDITION), seen.field(fields::STATUS));
+    let (kind, resource) = match (&*condition, &*status) {
+        ("Ready", "False" | "Unknown") => (FactKind::NodeNotReady, ""),
+        ("MemoryPressure", "True") => (FactKind::NodePressure, "memory"),
+        ("DiskPressure", "True") => (FactKind::NodePressure, "disk"),
+        ("PIDPressure", "True") => (FactKind::NodePressure, "pids"),
+        ("NetworkUnavailable", "True") => (FactKind::NetworkUnreachable, ""),
+        ("ReadonlyFilesystem", "True") => (FactKind::ReadOnlyFilesystem, ""),
+        ("KernelDeadlock", "True") => (FactKind::Hung, ""),
+        _ => return None,
+    };
+    let fact = seen.with_message(seen.fact(kind)).with("status", Value::Text(status.into_owned()));
+    let fact = with_text(with_text(fact, "reason", &seen.field(fields::REASON)), "resource", resource);
+    let node = seen.field(fields::NODE);
+    let fact = fact.key(KeyKind::Node, &*node).with("condition", &*condition);
+    Some(fact)
+}
+
+#[cfg(test)]
+mod tests;

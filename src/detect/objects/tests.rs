@@ -1,0 +1,95 @@
+//! The words of the Kubernetes API, as it says them.
+
+use super::*;
+
+/// Scenario: Events as real kubelets, schedulers and controllers write them.
+/// Guarantees: each means one thing; those of ordinary life mean nothing.
+#[test]
+fn events_mean_what_they_say() {
+    use FactKind as F;
+    for (reason, message, expected) in [
+        (
+            "Unhealthy",
+            "Liveness probe failed: HTTP probe failed with statuscode: 500",
+            meaning(F::ProbeFailed, "liveness"),
+        ),
+        ("Unhealthy", "Readiness probe failed: dial tcp 10.244.0.5:80", meaning(F::ProbeFailed, "readiness")),
+        ("Unhealthy", "Startup probe failed: command timed out", meaning(F::ProbeFailed, "startup")),
+        (
+            "Killing",
+            "Container web failed liveness probe, will be restarted",
+            meaning(F::RuntimeKill, "liveness"),
+        ),
+        ("Killing", "Stopping container web", None),
+        (
+            "BackOff",
+            "Back-off restarting failed container web in pod web-1_shop(1)",
+            meaning(F::CrashLoop, ""),
+        ),
+        ("BackOff", "Back-off pulling image \"x:1\"", meaning(F::ImagePullFailed, "back_off")),
+        ("Failed", "Failed to pull image \"x:1\": not found", meaning(F::ImagePullFailed, "not_found")),
+        ("Failed", "Error: configmap \"settings\" not found", meaning(F::ConfigMissing, "reference")),
+        ("Failed", "Error: secret \"keys\" not found", meaning(F::ConfigMissing, "reference")),
+        (
+            "Failed",
+            "Error: failed to create containerd task: exec: \"/x\": stat /x: no such file",
+            meaning(F::SpawnFailed, ""),
+        ),
+        (
+            "FailedMount",
+            "MountVolume.SetUp failed for volume \"c\" : configmap \"c\" not found",
+            meaning(F::ConfigMissing, "mount"),
+        ),
+        ("FailedMount", "Unable to attach or mount volumes: timed out", meaning(F::MountFailed, "")),
+        (
+            "FailedAttachVolume",
+            "Multi-Attach error for volume \"pvc-1\"",
+            meaning(F::MountFailed, "multi_attach"),
+        ),
+        ("FailedScheduling", "0/1 nodes are available: 1 Insufficient cpu.", meaning(F::Unschedulable, "")),
+        ("TaintManagerEviction", "Marking for deletion Pod shop/web-1", meaning(F::Evicted, "")),
+        ("TaintManagerEviction", "Cancelling deletion of Pod shop/web-1", None),
+        (
+            "FailedCreate",
+            "pods \"web-1\" is forbidden: exceeded quota: q, requested: limits.memory=1Gi, used: limits.memory=2Gi",
+            meaning(F::NamespaceMemoryQuotaExceeded, "quota"),
+        ),
+        (
+            "FailedCreate",
+            "pods \"w\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=2",
+            meaning(F::NamespacePodQuotaExceeded, "quota"),
+        ),
+        (
+            "FailedCreate",
+            "error looking up service account shop/x: serviceaccount \"x\" not found",
+            meaning(F::MissingServiceAccount, ""),
+        ),
+        ("Scheduled", "Successfully assigned shop/web-1 to node", None),
+        ("Pulled", "Container image already present", None),
+        ("NodeReady", "Node n status is now: NodeReady", None),
+    ] {
+        assert_eq!(classify(reason, message), expected, "{reason} {message}");
+    }
+}
+
+/// Scenario: errors of registries.
+/// Guarantees: the four sub-causes are told apart, names before certificates before rights before absence.
+#[test]
+fn pulls_fail_for_a_reason() {
+    for (message, expected) in [
+        ("dial tcp: lookup registry.local on 10.0.0.2:53: no such host", Some("dns")),
+        (
+            "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+            Some("certificate"),
+        ),
+        ("401 Unauthorized: authentication required", Some("unauthorized")),
+        ("docker.io/library/x:1: not found", Some("not_found")),
+        ("dial tcp 10.0.0.9:443: connect: connection refused", Some("unreachable")),
+        ("something else", None),
+    ] {
+        assert_eq!(pull_failure(message), expected, "{message}");
+    }
+    assert_eq!(missing_object("configmap \"a\" not found").as_deref(), Some("ConfigMap/a"));
+    assert_eq!(missing_object("couldn't find key x in ConfigMap shop/a"), None);
+    assert_eq!(missing_object("image not found"), None);
+}

@@ -1,0 +1,120 @@
+//! Shows a recording to the detectors, as the running agent would have.
+//!
+//! Invariants:
+//! - Events come in the order of their times, and a tick between them for each second that passes.
+//! - Nothing here asks the host: the same files say the same everywhere.
+
+use std::io::{self, Write};
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::Serialize;
+use serde_json::Value as Json;
+
+use super::load::Recording;
+use crate::detect::{Detectors, EventId, Fact, Subject, Value};
+use crate::event::Event;
+
+/// Detectors are asked for what they held back this often.
+const TICK_NS: u64 = 1_000_000_000;
+
+/// How long after the last event what was held back is awaited.
+const AFTER_NS: u64 = 60_000_000_000;
+
+/// Calls `step` with each moment of the recording and the facts that it brought.
+pub fn run(recording: &Recording, mut step: impl FnMut(u64, Vec<Fact>)) {
+    let mut detectors = Detectors::new(&recording.host);
+    let mut due_ns = None;
+    let mut last_ns = 0;
+    for moment in &recording.moments {
+        let Ok(event) = Event::parse(&moment.words) else { continue };
+        let now_ns = event.header().time_ns;
+        let due = due_ns.get_or_insert(now_ns + TICK_NS);
+        while *due <= now_ns {
+            tick(&mut detectors, *due, &mut step);
+            // A long silence has no ticks to tell apart.
+            *due = if now_ns - *due > AFTER_NS { now_ns } else { *due + TICK_NS };
+        }
+        let mut facts = Vec::new();
+        detectors.event(&event, &moment.owner, moment.id.sequence, &mut facts);
+        step(now_ns, facts);
+        last_ns = now_ns;
+    }
+    let mut now_ns = due_ns.unwrap_or(last_ns);
+    while now_ns < last_ns + AFTER_NS {
+        tick(&mut detectors, now_ns, &mut step);
+        now_ns += TICK_NS;
+    }
+}
+
+fn tick(detectors: &mut Detectors, now_ns: u64, step: &mut impl FnMut(u64, Vec<Fact>)) {
+    let mut facts = Vec::new();
+    detectors.tick(now_ns, &mut facts);
+    step(now_ns, facts);
+}
+
+/// A fact as people and programs read it.
+#[derive(Debug, Serialize)]
+struct FactLine<'fact> {
+    id: String,
+    kind: &'static str,
+    entity: &'fact Subject,
+    at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+    source: &'static str,
+    keys: Vec<String>,
+    events: Vec<String>,
+    detail: &'fact std::collections::BTreeMap<&'static str, Value>,
+}
+
+fn time(boot_unix_ns: u64, time_ns: u64) -> String {
+    let at = UNIX_EPOCH + Duration::from_nanos(boot_unix_ns.wrapping_add(time_ns));
+    humantime::format_rfc3339_nanos(at).to_string()
+}
+
+fn event_name(id: &EventId) -> String {
+    format!("{}:{}:{}", id.source.name(), id.producer, id.sequence)
+}
+
+/// A key as people write it: `unit=db.service`.
+#[must_use]
+pub fn key_text(key: &crate::detect::Key) -> String {
+    let kind = match serde_json::to_value(key.kind) {
+        Ok(Json::String(kind)) => kind,
+        _ => String::new(),
+    };
+    format!("{kind}={}", key.value)
+}
+
+/// Writes one fact as a line of JSON.
+///
+/// # Errors
+/// Of the output.
+pub fn write_fact(fact: &Fact, boot_unix_ns: u64, out: &mut impl Write) -> io::Result<()> {
+    let line = FactLine {
+        id: format!("{:016x}", fact.id()),
+        kind: fact.kind.name(),
+        entity: &fact.subject,
+        at: time(boot_unix_ns, fact.from_ns),
+        until: (fact.until_ns != fact.from_ns).then(|| time(boot_unix_ns, fact.until_ns)),
+        source: fact.source.name(),
+        keys: fact.keys.iter().map(key_text).collect(),
+        events: fact.events.iter().map(event_name).collect(),
+        detail: &fact.detail,
+    };
+    serde_json::to_writer(&mut *out, &line)?;
+    out.write_all(b"\n")
+}
+
+/// What was wrong with the files, for people; empty if all was well.
+#[must_use]
+pub fn remarks(recording: &Recording) -> String {
+    let mut remarks = String::new();
+    if recording.damage.frames > 0 {
+        remarks = format!("{} damaged batches were passed over\n", recording.damage.frames);
+    }
+    if recording.damage.cut {
+        remarks += "a file is cut off: what is behind its last whole batch is missing\n";
+    }
+    remarks
+}

@@ -1,0 +1,122 @@
+//! The container rig as the tests see it: booted once, asked by commands, gone with the test binary.
+//!
+//! Invariants:
+//! - The rig ends when this process does, however that ends: it holds the other end of the rig's input.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use super::script::Said;
+use crate::skipped;
+
+/// A booted rig.
+#[derive(Debug)]
+pub(super) struct Rig {
+    /// What its `exec` calls it.
+    name: String,
+    /// Never ended by hand: it ends when its standard input does.
+    _hold: Child,
+}
+
+fn here(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rigs").join(path)
+}
+
+/// Why no rig can be booted here; nothing where one can.
+fn missing() -> Option<String> {
+    if std::env::var("TAPIO_NSPAWN").is_ok_and(|value| value == "off") {
+        return Some("TAPIO_NSPAWN=off".into());
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Some("needs root, to boot a container".into());
+    }
+    if Command::new("systemd-nspawn").arg("--version").output().is_err() {
+        return Some("systemd-nspawn is missing: scripts/setup --tests installs it".into());
+    }
+    // Built here rather than at the boot, so that "cannot be built" and "failed" are told apart.
+    let output = Command::new(here("nspawn/build")).output().expect("the rig's build script starts");
+    if output.status.success() {
+        return None;
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Some(format!("the root could not be built: {}", said.lines().last().unwrap_or("it said nothing")))
+}
+
+fn boot() -> Rig {
+    let bind = |from: &str, to: &str| format!("--bind-ro={from}:{to}");
+    let mut hold = Command::new(here("nspawn/run"))
+        .arg("hold")
+        .arg(bind(here("provoke").to_str().unwrap(), "/host"))
+        .arg(bind(env!("CARGO_BIN_EXE_tapio-collector"), "/usr/local/bin/tapio-collector"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let facts = BufReader::new(hold.stdout.take().unwrap()).lines().map_while(Result::ok).take(3);
+    let facts: Vec<String> = facts.collect();
+    let name = facts.iter().find_map(|fact| fact.strip_prefix("rig=")).unwrap_or_else(|| {
+        panic!("the rig did not boot, it said why above: {facts:?}");
+    });
+    Rig { name: name.to_owned(), _hold: hold }
+}
+
+impl Rig {
+    /// The rig of this test run; nothing, and said, where there is none.
+    pub(super) fn get(test: &str) -> Option<&'static Self> {
+        static RIG: OnceLock<Result<Rig, String>> = OnceLock::new();
+        match RIG.get_or_init(|| missing().map_or_else(|| Ok(boot()), Err)) {
+            Ok(rig) => Some(rig),
+            Err(reason) => {
+                skipped(&format!("rig::{test}"), reason);
+                None
+            }
+        }
+    }
+
+    /// A command that runs in the rig as root.
+    pub(super) fn command(&self, command: &[&str]) -> Command {
+        let mut run = Command::new(here("nspawn/run"));
+        run.arg("exec").arg(&self.name).args(command).stdin(Stdio::null());
+        run
+    }
+
+    fn output(&self, command: &[&str]) -> Output {
+        self.command(command).output().unwrap()
+    }
+
+    /// What a command prints, which must succeed.
+    pub(super) fn text(&self, command: &[&str]) -> String {
+        let output = self.output(command);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command:?} ended with {}: {said}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Journal entries that match, oldest first.
+    pub(super) fn journal(&self, matches: &[&str]) -> Vec<Value> {
+        let command = [&["journalctl", "--quiet", "--output=json", "--all"], matches].concat();
+        self.text(&command).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Runs a script of `tests/rigs/provoke`; what it said that it did. Nothing, and said, where it cannot run.
+    pub(super) fn provoke(&self, test: &str, script: &str) -> Option<Said> {
+        let (name, arguments) = script.split_once(' ').unwrap_or((script, ""));
+        let path = format!("/host/{name}.sh");
+        let command: Vec<&str> = ["/bin/sh", &path].into_iter().chain(arguments.split_whitespace()).collect();
+        let output = self.output(&command);
+        let (said, errors) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        if output.status.code() == Some(77) {
+            skipped(&format!("rig::{test}"), errors.trim());
+            return None;
+        }
+        assert!(output.status.success(), "{script} ended with {}:\n{said}\n{errors}", output.status);
+        let said = Said::read(&said);
+        assert!(said.is_whole(name), "{script}: {said:?}");
+        Some(said)
+    }
+}

@@ -1,0 +1,19 @@
+#!/bin/sh
+# A unit fails at each start, until systemd does not start it any more.
+. "$(dirname "$0")/lib.sh"
+begin 18
+
+unit start-limit.service <<'UNIT'
+[Unit]
+StartLimitIntervalSec=300
+StartLimitBurst=4
+[Service]
+Restart=always
+RestartSec=100ms
+ExecStart=/bin/sh -c 'echo "start-limit: /etc/start-limit.conf:7: unknown option colour" >&2; exit 1'
+UNIT
+reload
+start start-limit.service
+await has start-limit.service NRestarts 4
+outcome start-limit.service failed exit-code exited 1
+end
