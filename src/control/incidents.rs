@@ -7,6 +7,7 @@ use super::table::columns;
 use super::{Request, print};
 use crate::agent::{RulesError, rules};
 use crate::explain::Incident;
+use crate::explain::page::page;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +69,7 @@ pub fn explain(socket: &Path, id: &str, json: bool) -> Result<(), ExplainError> 
     let [incident] = incidents.as_slice() else {
         return Err(ExplainError::Id { id: id.into(), found: incidents.len() });
     };
-    let indented = serde_json::to_string_pretty(incident);
-    let text = if json { serde_json::to_string(incident) } else { indented }.unwrap_or_default() + "\n";
+    let text = if json { serde_json::to_string(incident).unwrap_or_default() + "\n" } else { page(incident) };
     Ok(printed(socket, &text)?)
 }
 
