@@ -21,6 +21,8 @@ mod entity;
 mod guest;
 /// The journal reader beside journalctl.
 mod journal;
+/// Incidents as an independent receiver reads them.
+mod otlp;
 /// The agent on a host with a whole systemd, where failures are provoked.
 mod rig;
 /// tapio-server, from outside.
