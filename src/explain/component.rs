@@ -4,7 +4,7 @@
 //! - A component is a pure function of the window: the same facts make the same trees, in the same order.
 //! - At most [`MEMBERS_MAX`] facts; what goes beyond is not followed, and the tree says so.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::forest::{self, Edge};
 use super::gaps::Gaps;
@@ -75,6 +75,13 @@ impl<'window> Component<'window> {
                 edges.push(Edge { cause, effect, rule: bond.rule, repeats, key: bond.key, weighed });
             }
         }
+        // A repetition follows the one right before it: facts that arrived between two others leave an edge over them.
+        let mut before: BTreeMap<(u16, usize), usize> = BTreeMap::new();
+        for edge in edges.iter().filter(|edge| edge.repeats) {
+            let last = before.entry((edge.rule, edge.effect)).or_insert(edge.cause);
+            *last = edge.cause.max(*last);
+        }
+        edges.retain(|edge| !edge.repeats || before.get(&(edge.rule, edge.effect)) == Some(&edge.cause));
         edges.sort_by_key(|edge| (edge.cause, edge.effect, edge.rule));
         let suffers =
             slots.iter().zip(&facts).map(|(&slot, fact)| suffers(window, rules, slot, fact)).collect();

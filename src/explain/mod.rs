@@ -121,9 +121,11 @@ impl Explain {
                 if matches!(fact.kind, FactKind::UnitStarted | FactKind::ContainerStarted) {
                     self.touch_run(&fact);
                 }
+                let is_context = fact.kind.info().role == Role::Context;
                 self.touched.clear();
                 let slot = self.window.insert(fact, &self.rules, &self.topology, &mut self.touched);
-                self.dirty.extend(slot);
+                // A circumstance alone is nobody's trouble.
+                self.dirty.extend(slot.filter(|_| !is_context));
                 self.dirty.extend(self.touched.drain(..));
             }
         }
@@ -224,7 +226,7 @@ impl Explain {
         }
     }
 
-    fn judge(&self, slots: &[Slot], now_ns: u64, boot_unix_ns: u64) -> (Vec<Verdict>, Vec<u64>) {
+    fn judge(&mut self, slots: &[Slot], now_ns: u64, boot_unix_ns: u64) -> (Vec<Verdict>, Vec<u64>) {
         let component = Component::new(&self.window, &self.rules, &self.gaps, slots);
         let scene = Scene {
             window: &self.window,

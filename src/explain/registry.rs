@@ -36,6 +36,8 @@ pub struct Registry {
     pinned: HashSet<u64>,
     numbers: u64,
     now_ns: u64,
+    /// Every incident is open, and there is no room for another: so until one ends.
+    full: bool,
     /// Incidents that did not fit.
     pub refused: u64,
     /// Revisions made.
@@ -80,6 +82,7 @@ impl Registry {
         kept.closed_ns = self.now_ns;
         kept.incident.state = State::Closed;
         kept.incident.revision += 1;
+        self.full = false;
         self.revisions += 1;
         out.push(kept.incident.clone());
     }
@@ -105,6 +108,15 @@ impl Registry {
         for id in gone {
             self.remove(&id);
         }
+    }
+
+    /// Whether an incident with this id can be kept.
+    pub fn has_room(&mut self, id: &str) -> bool {
+        if self.kept.contains_key(id) || self.kept.len() < INCIDENTS_MAX {
+            return true;
+        }
+        self.full = self.full || !self.make_room();
+        !self.full
     }
 
     /// Takes in what was judged of these facts.
@@ -135,10 +147,6 @@ impl Registry {
 
     fn keep(&mut self, verdict: Verdict, out: &mut Vec<Incident>) {
         let id = verdict.incident.id.clone();
-        if !self.kept.contains_key(&id) && self.kept.len() >= INCIDENTS_MAX && !self.make_room() {
-            self.refused += 1;
-            return;
-        }
         let known = self.kept.get(&id);
         let mut incident = verdict.incident;
         let (revision, number) = match known {
@@ -161,6 +169,7 @@ impl Registry {
             self.of_fact.insert(fact, id.clone());
             self.pinned.insert(fact);
         }
+        self.full = self.full && incident.state == State::Open;
         if changed {
             self.revisions += 1;
             out.push(incident.clone());
@@ -173,6 +182,7 @@ impl Registry {
     fn end(&mut self, id: &str, heir: Option<String>, out: &mut Vec<Incident>) {
         let Some(mut kept) = self.kept.remove(id) else { return };
         self.release(id, &kept.facts);
+        self.full = false;
         kept.facts.clear();
         kept.due_ns = u64::MAX;
         kept.closed_ns = self.now_ns;
@@ -196,6 +206,7 @@ impl Registry {
     fn remove(&mut self, id: &str) {
         if let Some(kept) = self.kept.remove(id) {
             self.release(id, &kept.facts);
+            self.full = false;
         }
     }
 

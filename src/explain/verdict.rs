@@ -95,6 +95,12 @@ pub fn incident_id(boot_id: [u8; 16], root: u64) -> u64 {
     })
 }
 
+/// The id as it is written.
+#[must_use]
+pub fn incident_name(boot_id: [u8; 16], root: &Fact) -> String {
+    format!("{:016x}", incident_id(boot_id, root.id()))
+}
+
 /// What is worked out step by step.
 struct Draft<'draft> {
     scene: Scene<'draft>,
@@ -139,8 +145,7 @@ pub fn judge(scene: Scene<'_>, component: &Component<'_>, root: usize) -> Verdic
             .filter(|action| action.when.iter().all(|condition| condition.holds(words.fact, words.fact)));
         fits.filter_map(|action| words.action(&action.text)).collect()
     });
-    let root_id = component.facts[root].id();
-    let id = incident_id(scene.boot_id, root_id);
+    let id = incident_id(scene.boot_id, component.facts[root].id());
     let killed_by = who::killer(component, &draft.members, &|place| draft.name(component.facts[place]));
     let incident = Incident {
         id: format!("{id:016x}"),

@@ -7,7 +7,7 @@
 //! - Within those bounds the content depends on the set of facts only, never on the order of their arrival.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, BuildHasherDefault};
+use std::hash::BuildHasher;
 
 use hashbrown::HashMap;
 
@@ -83,7 +83,8 @@ struct Entry {
     bonds: Vec<Bond>,
 }
 
-type Hasher = BuildHasherDefault<std::hash::DefaultHasher>;
+/// The same in every process: nothing may depend on a random seed.
+type Hashes = foldhash::fast::FixedState;
 
 /// The facts.
 #[derive(Debug)]
@@ -91,25 +92,20 @@ pub struct Window {
     bounds: Bounds,
     entries: Vec<Option<Entry>>,
     free: Vec<Slot>,
-    by_id: HashMap<u64, Slot, foldhash::fast::FixedState>,
-    index: HashMap<(u64, FactKind), Vec<(u64, u64, Slot)>, foldhash::fast::FixedState>,
+    by_id: HashMap<u64, Slot, Hashes>,
+    index: HashMap<(u64, FactKind), Vec<(u64, u64, Slot)>, Hashes>,
     /// By end of the interval, for expiry and eviction: circumstances, and the others.
     ages: [std::collections::BTreeSet<(u64, u64)>; 2],
     /// What was counted.
     pub stats: WindowStats,
 }
 
-/// Hashes what facts have in common, the same in every process.
-fn key_hash(kind: u8, value: &str) -> u64 {
-    Hasher::default().hash_one((kind, value))
-}
-
 fn hash_of(key: &Key) -> u64 {
-    key_hash(key.kind as u8, &key.value)
+    Hashes::default().hash_one((key.kind as u8, &key.value))
 }
 
 fn subject_hash(fact: &Fact) -> u64 {
-    Hasher::default().hash_one((u8::MAX, &fact.subject.kind, &fact.subject.name))
+    Hashes::default().hash_one((u8::MAX, &fact.subject.kind, &fact.subject.name))
 }
 
 /// Which age list a kind is in: 0 for what is kept longer but gives way first.
@@ -346,6 +342,11 @@ impl Window {
         let mut meet = |other_slot: Slot, key: Option<KeyKind>| {
             let Some(other) = self.fact(other_slot).filter(|_| other_slot != slot) else { return };
             let (cause, effect) = if as_cause { (fact, other) } else { (other, fact) };
+            // Whatever happened first is not the repetition: the set decides it, not the order of arrival.
+            let order = |fact: &Fact| (fact.from_ns, fact.until_ns, fact.id());
+            if rule.part == Part::Repeats && order(cause) > order(effect) {
+                return;
+            }
             if licence::holds(rule, key, cause, effect) {
                 found.push(Bond { rule: place, other: other_slot, is_cause: as_cause, key });
             }
