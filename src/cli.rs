@@ -46,6 +46,13 @@ pub enum Command {
         /// A folder of rule files, beside the built-in ones.
         folder: Option<PathBuf>,
     },
+    /// Say what recordings say.
+    Replay {
+        /// The recordings.
+        files: Vec<PathBuf>,
+        /// Print the facts.
+        facts: bool,
+    },
     /// Say what the agent could do here.
     Doctor {
         /// The settings that it would run with.
@@ -78,6 +85,10 @@ where
         return Ok(Command::CheckRules { folder: check.get_one::<PathBuf>("folder").cloned() });
     }
     collect(&mut args, inner);
+    if name == "replay" {
+        let files = inner.get_many::<PathBuf>("files").into_iter().flatten().cloned().collect();
+        return Ok(Command::Replay { files, facts: inner.get_flag("facts") });
+    }
     let json = name != "check" && inner.get_flag("json");
     Ok(match name {
         "status" => Command::Status { args, json },
@@ -141,6 +152,25 @@ fn command() -> Clap {
                 .args_override_self(true)
                 .args([config(), json()])
                 .args(all()),
+        )
+        .subcommand(
+            Clap::new("replay")
+                .about("Say what recordings say: files of --record, of the flight recorder, or events as lines of JSON")
+                .args_override_self(true)
+                .arg(
+                    Arg::new("files")
+                        .value_name("FILE")
+                        .required(true)
+                        .num_args(1..)
+                        .value_parser(clap::value_parser!(PathBuf))
+                        .help("Recordings of one host, in any order"),
+                )
+                .arg(
+                    Arg::new("facts")
+                        .long("facts")
+                        .action(ArgAction::SetTrue)
+                        .help("Print the facts as lines of JSON"),
+                ),
         )
         .subcommand(
             Clap::new("check")
@@ -208,6 +238,7 @@ mod tests {
             Command::Status { args, .. } | Command::Doctor { args, .. } => load(&args).expect(line),
             Command::Incidents { args, .. } | Command::Explain { args, .. } => load(&args).expect(line),
             Command::CheckRules { .. } => panic!("{line} has no settings"),
+            Command::Replay { .. } => panic!("{line} has no settings"),
         }
     }
 

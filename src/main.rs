@@ -11,6 +11,7 @@ use tapio::control::incidents::{self, ExplainError};
 use tapio::control::run::RunError;
 use tapio::control::{doctor, print, run, status};
 use tapio::logging::{Log, LogError};
+use tapio::recording::{self, LoadError};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -30,6 +31,8 @@ enum Error {
     Explain(#[from] ExplainError),
     #[error(transparent)]
     Rules(#[from] RulesError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
     #[error("cannot print the answer: {0}")]
     Print(#[from] std::io::Error),
 }
@@ -40,7 +43,7 @@ impl Error {
         match self {
             Self::Config(_) | Self::Rules(_) | Self::Run(RunError::Agent(AgentError::Rules(_))) => 78,
             Self::Run(RunError::Agent(AgentError::Privilege(_))) => 77,
-            Self::Log(_) | Self::Run(_) | Self::Client(_) | Self::Explain(_) | Self::Print(_) => 1,
+            Self::Load(_) | Self::Log(_) | Self::Run(_) | Self::Client(_) | Self::Explain(_) | Self::Print(_) => 1,
         }
     }
 }
@@ -83,6 +86,12 @@ fn execute(command: Command) -> Result<ExitCode, Error> {
         Command::Incidents { args, json } => incidents::list(&load(&args)?.socket, json)?,
         Command::Explain { args, id, json } => incidents::explain(&load(&args)?.socket, &id, json)?,
         Command::CheckRules { folder } => print(&incidents::check_rules(folder)?)?,
+        Command::Replay { files, .. } => {
+            let recording = recording::load(&files)?;
+            let remarks = recording::replay::remarks(&recording);
+            print(&recording::replay::facts(&recording)?)?;
+            std::io::stderr().lock().write_all(remarks.as_bytes())?;
+        }
         Command::Doctor { args, json } => {
             let settings = load(&args)?;
             let report = doctor::examine(&settings);

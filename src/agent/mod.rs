@@ -6,6 +6,7 @@
 //! - Programs are detached before the engine stops, so the ledger can close exactly.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub use explaining::{RulesError, rules};
 
 use explaining::Explaining;
 use tokio::sync::mpsc;
+use crate::recording::Recorder;
+use crate::recording::writer::Plan;
 
 /// Why the agent ended other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +57,9 @@ pub enum AgentError {
     /// Neither the host nor the state directory says who is sending.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// What was asked for cannot be recorded.
+    #[error("cannot record: {0}; give --record a file in a directory that can be written")]
+    Record(std::io::Error),
     /// The threads did not start.
     #[error(transparent)]
     Start(#[from] engine::StartError),
@@ -177,6 +183,7 @@ impl Agent {
             let (counters, shared) = (counters.clone(), shared.clone());
             Box::new(move |reports: &Reports| ledger_report(&counters, &shared, reports))
         };
+        let recorder = recorder(&shared.live.load(), &host)?;
         let mut unavailable = Vec::new();
         let has_rings = rings.is_some();
         // Each CPU that is online has its ring, whatever CPUs this process may use.
@@ -193,6 +200,7 @@ impl Agent {
                 }),
                 inspect: explaining.inspect(),
                 explain: explaining.worker(&shared.ledger),
+                recorder,
                 ledger_report,
             },
         )?;
@@ -242,6 +250,21 @@ impl Agent {
             Stopped::Broken => Err(AgentError::Broken),
         }
     }
+}
+
+/// Starts what records, if anything is to be recorded. The flight recorder is not asked for by name: where it cannot
+/// be, the agent goes on without.
+fn recorder(settings: &Settings, host: &Host) -> Result<Option<Recorder>, AgentError> {
+    let ring = (settings.state_dir.clone(), settings.flight_recorder_bytes);
+    let plan = Plan { file: settings.record.clone(), ring, hello: hello(host) };
+    Recorder::start(&plan).or_else(|error| {
+        if plan.ring.1 == 0 {
+            return Err(AgentError::Record(error));
+        }
+        tracing::warn!("no flight recorder: {error}");
+        let ring = (PathBuf::new(), 0);
+        Recorder::start(&Plan { ring, ..plan.clone() }).map_err(AgentError::Record)
+    })
 }
 
 fn hello(host: &Host) -> Hello {

@@ -106,6 +106,10 @@ pub struct Settings {
     pub ring_bytes: u64,
     /// Batches kept for resending until they are acked, bytes; 1 MiB to 1 GiB.
     pub window_bytes: u64,
+    /// Where every batch is written; nowhere unless asked for.
+    pub record: Option<PathBuf>,
+    /// Disk that the last batches may take in the state directory, bytes; 0: none.
+    pub flight_recorder_bytes: u64,
     /// What the drain timer optimises for.
     pub latency: Latency,
     /// Names of BPF probes that stay off.
@@ -239,6 +243,8 @@ impl Default for Settings {
             k8s_scope: ClusterScope::Elect,
             ring_bytes: 16 << 20,
             window_bytes: 16 << 20,
+            record: None,
+            flight_recorder_bytes: 64 << 20,
             latency: Latency::Normal,
             probes_off: Vec::new(),
             filters: Filters::default(),

@@ -354,6 +354,20 @@ pub const OPTIONS: &[Opt] = &[
         |s| written_bytes(s.ring_bytes),
     ),
     opt(
+        "record",
+        Form::Text("FILE"),
+        "write every batch to this file, for `tapio-collector replay`; empty: nowhere",
+        |s, v| put(&mut s.record, values::path_or_none(v)),
+        |s| s.record.as_ref().map_or_else(String::new, |path| path.display().to_string()),
+    ),
+    opt(
+        "flight-recorder-bytes",
+        Form::Size,
+        "disk for the last batches, in the state directory, for `tapio-collector replay`; 0: none",
+        |s, v| put(&mut s.flight_recorder_bytes, values::bytes(v, 0, 1 << 40)),
+        |s| written_bytes(s.flight_recorder_bytes),
+    ),
+    opt(
         "window-bytes",
         Form::Size,
         "batches kept for resending until the server has stored them",

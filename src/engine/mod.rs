@@ -41,6 +41,7 @@ use crate::event::Source;
 use crate::health::Health;
 use crate::ledger::{Dropped, Ledger};
 use crate::proto::{Hello, LedgerReport};
+use crate::recording::Recorder;
 use crate::sys::Ring;
 use queue::QueueCounters;
 use worker::End;
@@ -145,6 +146,8 @@ pub struct Parts<'start, Inspect> {
     /// Makes the worker of the thread that follows the shards and ends after them; it gets a way to egress of its
     /// own. Called once every shard has its `inspect`.
     pub explain: Option<MakeExplain<'start>>,
+    /// Gets a copy of every batch.
+    pub recorder: Option<Recorder>,
     /// Makes the report that the server shows.
     pub ledger_report: Box<dyn Fn(&Reports) -> LedgerReport + Send>,
 }
@@ -230,6 +233,7 @@ pub fn start<Inspect: shard::Inspect>(
                 let reports = Arc::clone(&reports);
                 Box::new(move || (parts.ledger_report)(&reports))
             },
+            recorder: parts.recorder,
             deadline: deadline_seen,
         },
         &shared.health,

@@ -106,6 +106,24 @@ pub fn write_fact(fact: &Fact, boot_unix_ns: u64, out: &mut impl Write) -> io::R
     out.write_all(b"\n")
 }
 
+/// The facts of a recording, as lines of JSON.
+///
+/// # Errors
+/// None that memory has not.
+pub fn facts(recording: &Recording) -> io::Result<String> {
+    let mut text = Vec::new();
+    let mut failed = Ok(());
+    run(recording, |_, facts| {
+        for fact in &facts {
+            if failed.is_ok() {
+                failed = write_fact(fact, recording.boot_unix_ns, &mut text);
+            }
+        }
+    });
+    failed?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
 /// What was wrong with the files, for people; empty if all was well.
 #[must_use]
 pub fn remarks(recording: &Recording) -> String {
@@ -118,3 +136,6 @@ pub fn remarks(recording: &Recording) -> String {
     }
     remarks
 }
+
+#[cfg(test)]
+mod tests;
