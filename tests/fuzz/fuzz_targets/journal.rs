@@ -32,9 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
     for files in [vec![bytes], vec![&bytes[..half], &bytes[half..]]] {
         let mut reader = Reader::of_maps(files.into_iter().map(Map::copy_of).collect());
         let cursors = read(&mut reader, bytes.len());
-        for gap in reader.take_gaps() {
-            assert!(gap.lost.is_none_or(|lost| lost <= bytes.len() as u64), "{gap:?}");
-        }
+        assert!(reader.take_gaps().len() <= 8, "a gap for each cause");
         for cursor in cursors.iter().take(8) {
             let cursor = cursor.parse().expect("what is printed is read");
             let _ = reader.seek(Position::Cursor(cursor));
