@@ -6,6 +6,8 @@
 
 mod agent;
 mod figures;
+mod journal;
+mod journal_tail;
 mod legs;
 mod line;
 mod programs;

@@ -55,6 +55,14 @@ measures! {
     DiskEvents = "disk_limit_events_per_s",
     /// CPU time of those writes alone, for the bytes of one event.
     DiskUs = "disk_us_per_event",
+    /// CPU time for one entry of a journal.
+    EntryUs = "us_per_entry",
+    /// Entries of a journal for a second of CPU time.
+    EntriesPerS = "entries_per_cpu_s",
+    /// Bytes of the fields of a journal.
+    FieldBytes = "field_bytes",
+    /// From sending a message to reading it, median.
+    TailMs = "tail_p50_ms",
     /// Operations a second of an observed program.
     Operations = "operations_per_s",
     /// CPU time of an observed program for one operation.
