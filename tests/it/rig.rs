@@ -10,8 +10,10 @@ use std::collections::BTreeMap;
 use host::Rig;
 use serde_json::Value;
 
+mod agent;
 mod host;
 mod script;
+mod units;
 
 /// The scripts about how units end.
 const UNIT_SCRIPTS: [&str; 14] = [
