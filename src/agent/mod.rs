@@ -32,10 +32,10 @@ pub use outputs::{Counts as OutputCounts, Incidents, OutputError};
 
 pub use explaining::{RulesError, rules};
 
-use explaining::Explaining;
-use tokio::sync::mpsc;
 use crate::recording::Recorder;
 use crate::recording::writer::Plan;
+use explaining::Explaining;
+use tokio::sync::mpsc;
 
 /// Why the agent ended other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +59,7 @@ pub enum AgentError {
     Host(#[from] HostError),
     /// What was asked for cannot be recorded.
     #[error("cannot record: {0}; give --record a file in a directory that can be written")]
-    Record(std::io::Error),
+    Record(io::Error),
     /// The threads did not start.
     #[error(transparent)]
     Start(#[from] engine::StartError),
@@ -183,7 +183,7 @@ impl Agent {
             let (counters, shared) = (counters.clone(), shared.clone());
             Box::new(move |reports: &Reports| ledger_report(&counters, &shared, reports))
         };
-        let recorder = recorder(&shared.live.load(), &host)?;
+        let recorder = recorder(&shared.live.load(), host)?;
         let mut unavailable = Vec::new();
         let has_rings = rings.is_some();
         // Each CPU that is online has its ring, whatever CPUs this process may use.
