@@ -43,7 +43,12 @@ impl Error {
         match self {
             Self::Config(_) | Self::Rules(_) | Self::Run(RunError::Agent(AgentError::Rules(_))) => 78,
             Self::Run(RunError::Agent(AgentError::Privilege(_))) => 77,
-            Self::Load(_) | Self::Log(_) | Self::Run(_) | Self::Client(_) | Self::Explain(_) | Self::Print(_) => 1,
+            Self::Load(_)
+            | Self::Log(_)
+            | Self::Run(_)
+            | Self::Client(_)
+            | Self::Explain(_)
+            | Self::Print(_) => 1,
         }
     }
 }

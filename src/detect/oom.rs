@@ -49,8 +49,12 @@ impl Default for Oom {
 impl Detector for Oom {
     fn event(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>) {
         match seen.kind() {
-            Kind::CgroupUsage => return self.learn(&seen.owner.cgroup_path, seen.number("memory_limit_bytes")),
-            Kind::UnitLimits => return self.learn(&seen.field(fields::CGROUP), seen.number("memory_max_bytes")),
+            Kind::CgroupUsage => {
+                return self.learn(&seen.owner.cgroup_path, seen.number("memory_limit_bytes"));
+            }
+            Kind::UnitLimits => {
+                return self.learn(&seen.field(fields::CGROUP), seen.number("memory_max_bytes"));
+            }
             _ => {}
         }
         if seen.kind() == Kind::OomVictim {

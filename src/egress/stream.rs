@@ -418,7 +418,7 @@ async fn deadline(watched: &mut watch::Receiver<Option<Instant>>) {
 
 /// A pause of 50 to 100 % of `pause`, so that many agents do not come back at once.
 fn jittered(pause: Duration) -> Duration {
-    let random = crate::event::mix(crate::clock::boot_ns() ^ u64::from(std::process::id())) % 512;
+    let random = crate::event::mix(clock::boot_ns() ^ u64::from(std::process::id())) % 512;
     pause / 2 + pause.mul_f64(f64::from(u32::try_from(random).unwrap_or(0)) / 1024.0)
 }
 
