@@ -204,7 +204,7 @@ impl Agent {
                 ledger_report,
             },
         )?;
-        let collecting = has_rings || is_collecting(&shared, engine.collectors());
+        let collecting = has_rings || is_collecting(&shared, engine.collectors(), &unavailable);
         if let Some(error) = verdict(&shared, unavailable, ebpf_failure, collecting) {
             counters.detach();
             // What the threads say now adds nothing to the reason.
@@ -325,12 +325,14 @@ fn own_collectors(settings: &Settings, health: &Health) -> Vec<CollectorInfo> {
 }
 
 /// Whether one of so many collectors with threads of their own has something to collect: one that waits for it does not
-/// count.
-fn is_collecting(shared: &Shared, collectors: usize) -> bool {
+/// count, nor does the sampler, unless it was asked for by name: it can run anywhere and tells of no failure by itself.
+fn is_collecting(shared: &Shared, collectors: usize, unavailable: &[(Source, Unavailable)]) -> bool {
     let (health, settings) = (shared.health.collectors(), shared.live.load());
     let wanted = COLLECTORS.iter().filter(|info| settings.collectors[info.source as usize] != Switch::Off);
     let waiting = wanted.filter_map(|info| health.get(info.source.name()));
-    collectors > waiting.filter(|health| health.state == State::Disabled).count()
+    let sampler = settings.collectors[Source::Sampler as usize] == Switch::Default
+        && unavailable.iter().all(|&(source, _)| source != Source::Sampler);
+    collectors > waiting.filter(|health| health.state == State::Disabled).count() + usize::from(sampler)
 }
 
 /// Says how the collectors are that cannot run, and whether the agent has to end for one of them.

@@ -102,6 +102,8 @@ pub struct Settings {
     pub node_name: String,
     /// How much of the cluster is watched.
     pub k8s_scope: ClusterScope,
+    /// How often usage is read; 1 s to 5 min. What is near a limit is looked at every second.
+    pub sampler_interval: Duration,
     /// All BPF ring memory together, bytes; 64 KiB to 4 GiB.
     pub ring_bytes: u64,
     /// Batches kept for resending until they are acked, bytes; 1 MiB to 1 GiB.
@@ -241,6 +243,7 @@ impl Default for Settings {
             context: String::new(),
             node_name: String::new(),
             k8s_scope: ClusterScope::Elect,
+            sampler_interval: Duration::from_secs(10),
             ring_bytes: 16 << 20,
             window_bytes: 16 << 20,
             record: None,

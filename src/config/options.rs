@@ -347,6 +347,14 @@ pub const OPTIONS: &[Opt] = &[
         |s| name_of(&SCOPES, &s.k8s_scope),
     ),
     opt(
+        "sampler-interval",
+        Form::Time,
+        "how often usage is read; what is near a limit is looked at every second",
+        |s, v| put(&mut s.sampler_interval, values::time(v, seconds(1), seconds(300))),
+        |s| written(s.sampler_interval),
+    )
+    .live(),
+    opt(
         "ring-bytes",
         Form::Size,
         "memory of all kernel rings together",

@@ -6,7 +6,7 @@ use super::line::{Head, Line};
 use super::programs::Program;
 use super::report::{Measure, Report};
 use super::rounds::{self, Rounds};
-use super::{Rig, journal_tail, slowdown};
+use super::{Rig, journal_tail, sampler, slowdown};
 use crate::load::LoadError;
 
 /// How a figure is measured.
@@ -20,6 +20,8 @@ enum How {
     Disk(LoadLeg),
     /// The agent with nothing to do.
     Idle(Measure),
+    /// The sampler with so many services beside it.
+    Sampler(usize),
     /// An observed program.
     Real(Program),
     /// The worst observed program.
@@ -180,6 +182,13 @@ pub(super) const FIGURES: &[Figure] = &[
         "CPU with nothing to do, percent of a core",
     ),
     figure(
+        "sampler_cpu",
+        "pct",
+        Some(0.1),
+        How::Sampler(200),
+        "the sampler's thread with 200 services, every 10 s, percent of a core",
+    ),
+    figure(
         "journal_backfill",
         "us",
         Some(1.0),
@@ -249,6 +258,10 @@ pub(super) fn measure(rig: &Rig, cache: &mut Cache, figure: &Figure) -> Result<L
             Ok(plain(head, rounds, Measure::ServerUs).against("write and fdatasync alone", &disk, &ratios))
         }
         How::Against(leg, measure, baseline) => against(rig, cache, head, (leg, measure, baseline)),
+        How::Sampler(services) => {
+            let rounds = rounds::run(1, 1, |_| sampler::run(rig, services))?;
+            Ok(plain(head, &rounds, Measure::SamplerPct))
+        }
         How::Real(program) => slowdown::real(rig, head, program),
         How::Worst => slowdown::worst(rig, head),
         How::JournalBackfill => journal_backfill(rig, head),

@@ -13,6 +13,7 @@ mod line;
 mod programs;
 mod report;
 mod rounds;
+mod sampler;
 mod slowdown;
 
 use std::fmt::Arguments;

@@ -47,6 +47,10 @@ measures! {
     PssMib = "pss_mib",
     /// CPU used while nothing was asked of it, percent of a core.
     IdlePct = "idle_cpu_pct",
+    /// CPU of the sampler's thread, percent of a core.
+    SamplerPct = "sampler_cpu_pct",
+    /// Samples that it sent, a second.
+    SamplerEvents = "sampler_events_per_s",
     /// Bytes on the server's disk an event.
     DiskBytes = "disk_bytes_per_event",
     /// Bytes that the server wrote between two syncs, on average.
