@@ -20,8 +20,10 @@ pub enum State {
     Closed,
     /// Later facts showed that it is part of another.
     Merged,
-    /// Later facts showed that it was asked for, or no failure.
+    /// Later facts showed that it was asked for, or no failure; or a forecast does not hold any more.
     Withdrawn,
+    /// Nothing failed yet: a trend says that it will.
+    Forecast,
 }
 
 impl State {
@@ -33,6 +35,7 @@ impl State {
             Self::Closed => "closed",
             Self::Merged => "merged",
             Self::Withdrawn => "withdrawn",
+            Self::Forecast => "forecast",
         }
     }
 }

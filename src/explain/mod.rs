@@ -9,12 +9,14 @@
 //! - Time alone never licenses an edge, and what cannot be known is said to be unknown.
 
 pub mod component;
+pub mod forecasts;
 pub mod forest;
 pub mod gaps;
 pub mod impact;
 pub mod incident;
 pub mod licence;
 pub mod life;
+pub mod page;
 pub mod predict;
 pub mod registry;
 pub mod rules;
@@ -37,6 +39,7 @@ pub use window::Bounds;
 
 use crate::detect::{FACT_KINDS, Fact, FactKind, KeyKind, Role};
 use component::Component;
+use forecasts::Forecasts;
 use gaps::Gaps;
 use registry::Registry;
 use topology::Topology;
@@ -73,6 +76,7 @@ pub struct Explain {
     trends: Trends,
     gaps: Gaps,
     registry: Registry,
+    forecasts: Forecasts,
     dirty: BTreeSet<Slot>,
     /// A relation came: edges that relations license have to be looked for again.
     relations_changed: bool,
@@ -97,6 +101,7 @@ impl Explain {
             trends: Trends::default(),
             gaps: Gaps::default(),
             registry: Registry::default(),
+            forecasts: Forecasts::default(),
             dirty: BTreeSet::new(),
             relations_changed: false,
             judged: 0,
@@ -135,6 +140,7 @@ impl Explain {
         if !self.trends.insert(fact.clone()) {
             return;
         }
+        self.forecasts.note(&fact);
         let Some(resource) = trends::resource(&fact) else { return };
         // It may show who used up what ran out.
         for culprit in self.rules.culprits.iter().filter(|culprit| culprit.resource == resource) {
@@ -156,7 +162,7 @@ impl Explain {
     /// Whether something came that may change a verdict.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty() || self.relations_changed
+        !self.dirty.is_empty() || self.relations_changed || self.forecasts.is_dirty()
     }
 
     /// Puts other rules in force, and judges everything again.
@@ -205,11 +211,25 @@ impl Explain {
             self.judged += 1;
             self.registry.settle(&facts, verdicts, out);
         }
+        if self.forecasts.is_dirty() || !out.is_empty() {
+            let scene = Scene {
+                window: &self.window,
+                rules: &self.rules,
+                topology: &self.topology,
+                trends: &self.trends,
+                gaps: &self.gaps,
+                boot_id: self.boot_id,
+                now_ns,
+                boot_unix_ns,
+            };
+            let known: Vec<&Incident> = self.registry.incidents().collect();
+            self.forecasts.settle(scene, known.iter().copied(), out);
+        }
     }
 
-    /// The incidents that are kept, the newest last.
+    /// The incidents that are kept, the newest last, and then what will fail.
     pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
-        self.registry.incidents()
+        self.registry.incidents().chain(self.forecasts.incidents())
     }
 
     /// What is counted.

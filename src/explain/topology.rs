@@ -35,6 +35,8 @@ pub struct Topology {
     needs: BTreeMap<Subject, BTreeSet<Need>>,
     /// By target.
     needed_by: BTreeMap<Subject, BTreeSet<Need>>,
+    /// What an entity may use and how it is restarted, by name.
+    limits: BTreeMap<Subject, BTreeMap<&'static str, u64>>,
     count: usize,
     /// Relations that did not fit.
     pub refused: u64,
@@ -50,6 +52,9 @@ fn text<'fact>(fact: &'fact Fact, name: &str) -> Option<&'fact str> {
 impl Topology {
     /// Takes in a relation. Says whether it is news.
     pub fn insert(&mut self, fact: &Fact) -> bool {
+        if text(fact, "relation") == Some("limits") {
+            return self.insert_limits(fact);
+        }
         let (FactKind::Relation, Some(relation), Some(kind), Some(name)) =
             (fact.kind, text(fact, "relation"), text(fact, "target_type"), text(fact, "target"))
         else {
@@ -81,6 +86,26 @@ impl Topology {
         self.needs.entry(dependant.clone()).or_default().insert(of(target.clone()));
         self.needed_by.entry(target).or_default().insert(of(dependant));
         true
+    }
+
+    fn insert_limits(&mut self, fact: &Fact) -> bool {
+        if self.limits.len() >= RELATIONS_MAX && !self.limits.contains_key(&fact.subject) {
+            self.refused += 1;
+            return false;
+        }
+        let number = |value: &Value| match value {
+            Value::Number(number) => u64::try_from(*number).ok(),
+            _ => None,
+        };
+        let limits = fact.detail.iter().filter_map(|(name, value)| Some((*name, number(value)?))).collect();
+        let old = self.limits.insert(fact.subject.clone(), limits);
+        old.as_ref() != self.limits.get(&fact.subject)
+    }
+
+    /// What an entity may use at most, or how often it may be started.
+    #[must_use]
+    pub fn limit(&self, subject: &Subject, name: &str) -> Option<u64> {
+        self.limits.get(subject)?.get(name).copied()
     }
 
     /// Relations kept.

@@ -518,7 +518,7 @@ fn against(theirs: &Weighed, chosen: &Weighed) -> Vec<String> {
 }
 
 /// A fact as it is shown.
-fn view(scene: Scene<'_>, fact: &Fact, id: String) -> FactView {
+pub(super) fn view(scene: Scene<'_>, fact: &Fact, id: String) -> FactView {
     let json = |value: &Value| match value {
         Value::Flag(flag) => Json::from(*flag),
         Value::Number(number) => Json::from(*number),

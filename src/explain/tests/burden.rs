@@ -2,7 +2,7 @@
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{rules, show};
+use super::{shipped, show};
 use crate::detect::{EventId, Fact, FactKind, KeyKind, Subject};
 use crate::event::Source;
 use crate::explain::registry::INCIDENTS_MAX;
@@ -50,7 +50,7 @@ fn ordinary(second: u64, number: &mut u64) -> Vec<Fact> {
 /// Guarantees: everything is judged; what it costs is printed.
 #[test]
 fn a_thousand_facts_a_second() {
-    let mut engine = Explain::new([1; 16], rules(), Bounds::default());
+    let mut engine = Explain::new([1; 16], shipped(), Bounds::default());
     let (mut out, mut number, mut slowest) = (Vec::new(), 0, 0);
     let started = spent_us();
     for second in 100..160 {
@@ -78,7 +78,7 @@ fn a_thousand_facts_a_second() {
 /// Guarantees: no more are kept than the bound, what left is counted, and the engine still answers.
 #[test]
 fn a_million_facts_stay_within_bounds() {
-    let mut engine = Explain::new([1; 16], rules(), Bounds::default());
+    let mut engine = Explain::new([1; 16], shipped(), Bounds::default());
     let mut out = Vec::new();
     let started = spent_us();
     for number in 0..1_000_000_u64 {
@@ -103,7 +103,7 @@ fn a_million_facts_stay_within_bounds() {
 /// out once there is room.
 #[test]
 fn a_hundred_thousand_failures_in_a_second() {
-    let mut engine = Explain::new([1; 16], rules(), Bounds::default());
+    let mut engine = Explain::new([1; 16], shipped(), Bounds::default());
     let mut out = Vec::new();
     let started = spent_us();
     for number in 0..100_000_u64 {
@@ -134,7 +134,7 @@ fn a_hundred_thousand_failures_in_a_second() {
 /// Guarantees: the engine goes on, and an ordinary failure is still explained.
 #[test]
 fn clocks_that_jump() {
-    let mut engine = Explain::new([1; 16], rules(), Bounds::default());
+    let mut engine = Explain::new([1; 16], shipped(), Bounds::default());
     let mut out = Vec::new();
     for (number, at_ns) in [0, u64::MAX, 1, u64::MAX - 1, 50].into_iter().enumerate() {
         let mut odd = fact(FactKind::ExitFailure, number as u64, 1, at_ns, number as u64 + 1);

@@ -1,6 +1,9 @@
 //! The stories on the level of facts: what each must come out as, in any order and with any delay.
 
 mod burden;
+mod forecast;
+mod page;
+mod rules;
 mod story;
 
 use std::sync::Arc;
@@ -13,7 +16,7 @@ use super::{Bounds, Explain, Incident};
 /// How many orders each story is told in, besides the right one.
 const ORDERS: u64 = 120;
 
-fn rules() -> Arc<RuleSet> {
+fn shipped() -> Arc<RuleSet> {
     Arc::new(RuleSet::shipped().unwrap_or_else(|error| panic!("{error}")))
 }
 
@@ -44,7 +47,7 @@ fn told(story: &Story, rules: &Arc<RuleSet>, order: Order) -> Vec<Incident> {
 /// Guarantees: root kind, root entity, chain, what decided, and silence exactly as they stand in the files.
 #[test]
 fn every_story_comes_out_as_told() {
-    let rules = rules();
+    let rules = shipped();
     let mut wrong = Vec::new();
     let mut table = String::from("\nstory  result  root\n");
     for story in stories() {
@@ -76,7 +79,7 @@ fn every_story_comes_out_as_told() {
 /// Guarantees: the same bytes at the end.
 #[test]
 fn no_order_changes_a_verdict() {
-    let rules = rules();
+    let rules = shipped();
     let mut told_orders = 0;
     for story in stories() {
         let right = serde_json::to_string(&told(&story, &rules, Order::AsHappened)).unwrap();
