@@ -50,8 +50,10 @@ pub enum Command {
     Replay {
         /// The recordings.
         files: Vec<PathBuf>,
-        /// Print the facts.
+        /// Print the facts instead of the incidents.
         facts: bool,
+        /// For machines.
+        json: bool,
     },
     /// Say what the agent could do here.
     Doctor {
@@ -87,7 +89,7 @@ where
     collect(&mut args, inner);
     if name == "replay" {
         let files = inner.get_many::<PathBuf>("files").into_iter().flatten().cloned().collect();
-        return Ok(Command::Replay { files, facts: inner.get_flag("facts") });
+        return Ok(Command::Replay { files, facts: inner.get_flag("facts"), json: inner.get_flag("json") });
     }
     let json = name != "check" && inner.get_flag("json");
     Ok(match name {
@@ -169,8 +171,9 @@ fn command() -> Clap {
                     Arg::new("facts")
                         .long("facts")
                         .action(ArgAction::SetTrue)
-                        .help("Print the facts as lines of JSON"),
-                ),
+                        .help("Print the facts as lines of JSON, not the incidents"),
+                )
+                .arg(json()),
         )
         .subcommand(
             Clap::new("check")

@@ -32,10 +32,10 @@ pub use outputs::{Counts as OutputCounts, Incidents, OutputError};
 
 pub use explaining::{RulesError, rules};
 
-use explaining::Explaining;
-use tokio::sync::mpsc;
 use crate::recording::Recorder;
 use crate::recording::writer::Plan;
+use explaining::Explaining;
+use tokio::sync::mpsc;
 
 /// Why the agent ended other than by being told to.
 #[derive(Debug, thiserror::Error)]

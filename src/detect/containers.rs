@@ -143,7 +143,8 @@ impl Containers {
             let fact = seen.fact(FactKind::RequestedStop).with("by", "deletion");
             out.push(fact.with("grace_s", seen.number("grace_s")));
         }
-        let said = |kind| with_long_reason(seen.with_message(detailed(seen, kind)), &seen.field(fields::MESSAGE));
+        let said =
+            |kind| with_long_reason(seen.with_message(detailed(seen, kind)), &seen.field(fields::MESSAGE));
         match &*reason {
             "Evicted" => out.push(said(FactKind::Evicted)),
             "Preempting" | "Preempted" | "PreemptionByScheduler" => {

@@ -41,8 +41,8 @@ pub use gaps::ledger_gap;
 pub use seen::Seen;
 
 use crate::entity::Entity;
-use names::Names;
 use crate::event::{Event, Kind, Source};
+use names::Names;
 
 /// A state machine that makes facts of the events of some kinds.
 pub trait Detector: Send + std::fmt::Debug {

@@ -70,7 +70,9 @@ impl Names {
         named.pod.clone_from(&pod);
         named.pod_uid.clone_from(&uid);
         // Events about a pod do not say whose it is; its own states do.
-        for (known, new) in [(&mut named.owner, get(fields::OWNER)), (&mut named.revision, get(fields::REVISION))] {
+        for (known, new) in
+            [(&mut named.owner, get(fields::OWNER)), (&mut named.revision, get(fields::REVISION))]
+        {
             if !new.is_empty() {
                 *known = new;
             }
@@ -99,7 +101,8 @@ impl Names {
             fact.subject.name.clone_from(&named.name);
         }
         if let Some(named) = of_container.or(of_pod) {
-            let mut more = std::mem::replace(fact, Fact::new(fact.kind, fact.subject.clone(), fact.source, 0));
+            let mut more =
+                std::mem::replace(fact, Fact::new(fact.kind, fact.subject.clone(), fact.source, 0));
             more = more.key(KeyKind::Pod, &*named.pod).key(KeyKind::PodUid, &*named.pod_uid);
             more = more.key(KeyKind::Owner, &*named.owner);
             if !named.revision.is_empty() {

@@ -49,8 +49,12 @@ impl Default for Oom {
 impl Detector for Oom {
     fn event(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>) {
         match seen.kind() {
-            Kind::CgroupUsage => return self.learn(&seen.owner.cgroup_path, seen.number("memory_limit_bytes")),
-            Kind::UnitLimits => return self.learn(&seen.field(fields::CGROUP), seen.number("memory_max_bytes")),
+            Kind::CgroupUsage => {
+                return self.learn(&seen.owner.cgroup_path, seen.number("memory_limit_bytes"));
+            }
+            Kind::UnitLimits => {
+                return self.learn(&seen.field(fields::CGROUP), seen.number("memory_max_bytes"));
+            }
             _ => {}
         }
         if seen.kind() == Kind::OomVictim {
@@ -97,7 +101,7 @@ impl Oom {
         };
         let fact = with_path(fact, &victim_cgroup).with("constraint", &*constraint).with("victim", victim);
         let fact = with_text(with_text(fact, "limit_of", &limit_of), "victim_cgroup", &victim_cgroup);
-        let fact = match self.limits.get(&*limit_of) {
+        let fact = match self.limits.get(&limit_of.to_string()) {
             Some(&limit) => fact.with("limit_bytes", limit),
             None => fact,
         };
