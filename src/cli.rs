@@ -50,8 +50,10 @@ pub enum Command {
     Replay {
         /// The recordings.
         files: Vec<PathBuf>,
-        /// Print the facts.
+        /// Print the facts instead of the incidents.
         facts: bool,
+        /// For machines.
+        json: bool,
     },
     /// Say what the agent could do here.
     Doctor {
@@ -87,7 +89,7 @@ where
     collect(&mut args, inner);
     if name == "replay" {
         let files = inner.get_many::<PathBuf>("files").into_iter().flatten().cloned().collect();
-        return Ok(Command::Replay { files, facts: inner.get_flag("facts") });
+        return Ok(Command::Replay { files, facts: inner.get_flag("facts"), json: inner.get_flag("json") });
     }
     let json = name != "check" && inner.get_flag("json");
     Ok(match name {
@@ -155,14 +157,16 @@ fn replay() -> Clap {
         .num_args(1..)
         .value_parser(clap::value_parser!(PathBuf))
         .help("Recordings of one host, in any order");
-    let facts =
-        Arg::new("facts").long("facts").action(ArgAction::SetTrue).help("Print the facts as lines of JSON");
+    let facts = Arg::new("facts")
+        .long("facts")
+        .action(ArgAction::SetTrue)
+        .help("Print the facts as lines of JSON, not the incidents");
     Clap::new("replay")
         .about(
             "Say what recordings say: files of --record, of the flight recorder, or events as lines of JSON",
         )
         .args_override_self(true)
-        .args([files, facts])
+        .args([files, facts, json()])
 }
 
 fn json() -> Arg {

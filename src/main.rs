@@ -7,11 +7,10 @@ use tapio::agent::{AgentError, RulesError};
 use tapio::cli::{self, Command};
 use tapio::config::{ConfigError, Environment, load};
 use tapio::control::client::ClientError;
-use tapio::control::incidents::{self, ExplainError};
+use tapio::control::incidents::{self, ExplainError, ReplayError};
 use tapio::control::run::RunError;
 use tapio::control::{doctor, print, run, status};
 use tapio::logging::{Log, LogError};
-use tapio::recording::{self, LoadError};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -32,7 +31,7 @@ enum Error {
     #[error(transparent)]
     Rules(#[from] RulesError),
     #[error(transparent)]
-    Load(#[from] LoadError),
+    Replay(#[from] ReplayError),
     #[error("cannot print the answer: {0}")]
     Print(#[from] std::io::Error),
 }
@@ -43,7 +42,7 @@ impl Error {
         match self {
             Self::Config(_) | Self::Rules(_) | Self::Run(RunError::Agent(AgentError::Rules(_))) => 78,
             Self::Run(RunError::Agent(AgentError::Privilege(_))) => 77,
-            Self::Load(_)
+            Self::Replay(_)
             | Self::Log(_)
             | Self::Run(_)
             | Self::Client(_)
@@ -91,10 +90,9 @@ fn execute(command: Command) -> Result<ExitCode, Error> {
         Command::Incidents { args, json } => incidents::list(&load(&args)?.socket, json)?,
         Command::Explain { args, id, json } => incidents::explain(&load(&args)?.socket, &id, json)?,
         Command::CheckRules { folder } => print(&incidents::check_rules(folder)?)?,
-        Command::Replay { files, .. } => {
-            let recording = recording::load(&files)?;
-            let remarks = recording::replay::remarks(&recording);
-            print(&recording::replay::facts(&recording)?)?;
+        Command::Replay { files, facts, json } => {
+            let (text, remarks) = incidents::replay(&files, facts, json)?;
+            print(&text)?;
             std::io::stderr().lock().write_all(remarks.as_bytes())?;
         }
         Command::Doctor { args, json } => {
