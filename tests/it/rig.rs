@@ -13,9 +13,11 @@ use serde_json::Value;
 
 mod agent;
 mod announced;
+pub(crate) mod changes;
+mod entries;
 mod host;
 mod inside;
-mod script;
+pub(crate) mod script;
 mod units;
 mod whole;
 

@@ -15,16 +15,16 @@ const FILE: &str = "/run/watch-bus.json";
 
 /// A state that a unit came into.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Transition {
+pub(crate) struct Transition {
     /// The manager's own time of it, which names it together with the unit.
-    pub(super) changed_us: u64,
-    pub(super) unit: String,
-    pub(super) active: String,
-    pub(super) sub: String,
+    pub(crate) changed_us: u64,
+    pub(crate) unit: String,
+    pub(crate) active: String,
+    pub(crate) sub: String,
     /// 32 hexadecimal digits.
-    pub(super) invocation: String,
+    pub(crate) invocation: String,
     /// Of services: the result, and how the main process ended: its `CLD_*` and its status.
-    pub(super) run: Option<(String, u64, i64)>,
+    pub(crate) run: Option<(String, i64, i64)>,
 }
 
 /// Starts to listen.
@@ -63,7 +63,7 @@ fn read(text: &str) -> Vec<Transition> {
             // Told before the state that it led to.
             "org.freedesktop.systemd1.Service" => {
                 let word = properties["Result"]["data"].as_str().unwrap_or_default().to_owned();
-                let code = properties["ExecMainCode"]["data"].as_u64().unwrap_or_default();
+                let code = properties["ExecMainCode"]["data"].as_i64().unwrap_or_default();
                 let status = properties["ExecMainStatus"]["data"].as_i64().unwrap_or_default();
                 runs.insert(unit, (word, code, status));
             }

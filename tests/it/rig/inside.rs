@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use tapio::event::fields::Fields;
 
+use super::changes::Event;
 use super::host::Rig;
 use crate::server::client::Server;
 
@@ -19,31 +19,6 @@ const TRIES_MAX: u32 = 300;
 pub(super) struct Agent<'rig> {
     rig: &'rig Rig,
     pub(super) server: Server,
-}
-
-/// An event as the server answers it.
-#[derive(Debug, Clone)]
-pub(super) struct Event(pub(super) Value);
-
-impl Event {
-    pub(super) fn id(&self) -> &str {
-        self.0["id"].as_str().expect("an event has an id")
-    }
-
-    /// A slot that is a number.
-    pub(super) fn number(&self, name: &str) -> i64 {
-        self.0["slots"][name].as_i64().unwrap_or_else(|| panic!("no number {name}: {}", self.0))
-    }
-
-    /// A slot that is text.
-    pub(super) fn word(&self, name: &str) -> &str {
-        self.0["slots"][name].as_str().unwrap_or_else(|| panic!("no word {name}: {}", self.0))
-    }
-
-    /// A field of the text; empty when there is none.
-    pub(super) fn field(&self, name: &str) -> String {
-        Fields::new(self.0["text"].as_str().unwrap_or_default().as_bytes()).get(name).into_owned()
-    }
 }
 
 impl<'rig> Agent<'rig> {
@@ -92,6 +67,22 @@ impl<'rig> Agent<'rig> {
     /// What the agent logged.
     fn log(&self) -> String {
         self.rig.text(&["journalctl", "--quiet", "--no-pager", "--lines=40", "--unit", UNIT])
+    }
+
+    /// Nanoseconds of processor time that the agent's threads with these names, and all of its threads, have used.
+    pub(super) fn cpu_ns(&self, threads: &[&str]) -> (u64, u64) {
+        const SCRIPT: &str =
+            "for task in /proc/$(systemctl show --property=MainPID --value \"$0\")/task/*; do
+            echo $(cat $task/schedstat) $(cat $task/comm); done";
+        let (mut some, mut all) = (0, 0);
+        for line in self.rig.text(&["/bin/sh", "-c", SCRIPT, UNIT]).lines() {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let [used, _waited, _slices, name @ ..] = &words[..] else { panic!("{line}") };
+            let used: u64 = used.parse().unwrap();
+            all += used;
+            some += if threads.contains(&&*name.join(" ")) { used } else { 0 };
+        }
+        (some, all)
     }
 
     /// Kills the agent as a crash would.
