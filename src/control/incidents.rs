@@ -8,6 +8,7 @@ use super::table::columns;
 use super::{Request, print};
 use crate::agent::{RulesError, rules};
 use crate::explain::Incident;
+use crate::explain::page::page;
 use crate::recording::{self, LoadError};
 
 /// Why there is no answer.
@@ -75,8 +76,8 @@ pub fn explain(socket: &Path, id: &str, json: bool) -> Result<(), ExplainError> 
     let [incident] = incidents.as_slice() else {
         return Err(ExplainError::Id { id: id.into(), found: incidents.len() });
     };
-    let indented = serde_json::to_string_pretty(incident);
-    let text = if json { serde_json::to_string(incident) } else { indented }.unwrap_or_default() + "\n";
+    // Maps with text keys and finite numbers only: it can be written.
+    let text = if json { serde_json::to_string(incident).unwrap_or_default() + "\n" } else { page(incident) };
     Ok(printed(socket, &text)?)
 }
 

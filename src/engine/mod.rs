@@ -23,7 +23,7 @@ pub enum Lane {
 }
 
 /// The settings in force, replaced as a whole by a reload; a load costs a few nanoseconds.
-pub type Live = arc_swap::ArcSwap<crate::config::Settings>;
+pub type Live = arc_swap::ArcSwap<Settings>;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
