@@ -46,6 +46,15 @@ pub enum Command {
         /// A folder of rule files, beside the built-in ones.
         folder: Option<PathBuf>,
     },
+    /// Say what recordings say.
+    Replay {
+        /// The recordings.
+        files: Vec<PathBuf>,
+        /// Print the facts instead of the incidents.
+        facts: bool,
+        /// For machines.
+        json: bool,
+    },
     /// Say what the agent could do here.
     Doctor {
         /// The settings that it would run with.
@@ -78,6 +87,10 @@ where
         return Ok(Command::CheckRules { folder: check.get_one::<PathBuf>("folder").cloned() });
     }
     collect(&mut args, inner);
+    if name == "replay" {
+        let files = inner.get_many::<PathBuf>("files").into_iter().flatten().cloned().collect();
+        return Ok(Command::Replay { files, facts: inner.get_flag("facts"), json: inner.get_flag("json") });
+    }
     let json = name != "check" && inner.get_flag("json");
     Ok(match name {
         "status" => Command::Status { args, json },
@@ -92,9 +105,6 @@ where
 }
 
 fn command() -> Clap {
-    let json = || Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON");
-    let asking = |option: &&Opt| option.flag == "socket";
-    let all = || OPTIONS.iter().map(flag);
     Clap::new("tapio-collector")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Watches this host's kernel and sends what happens to tapio-server. Without a command: runs the agent.")
@@ -102,53 +112,65 @@ fn command() -> Clap {
         .max_term_width(110)
         .args_override_self(true)
         .arg(config())
-        .args(all())
+        .args(OPTIONS.iter().map(flag))
+        .subcommand(asking("status", "Ask the running agent how it is"))
+        .subcommand(asking("incidents", "Ask the running agent what failed, the newest first"))
         .subcommand(
-            Clap::new("status")
-                .about("Ask the running agent how it is")
-                .args_override_self(true)
-                .args([config(), json()])
-                .args(OPTIONS.iter().filter(asking).map(flag)),
+            asking("explain", "Ask the running agent why: cause, proof, what comes next, what to do")
+                .arg(Arg::new("id").required(true).value_name("ID").help("First digits of the incident's id")),
         )
+        .subcommand(rules())
         .subcommand(
-            Clap::new("incidents")
-                .about("Ask the running agent what failed, the newest first")
-                .args_override_self(true)
-                .args([config(), json()])
-                .args(OPTIONS.iter().filter(asking).map(flag)),
+            starting("doctor", "Say what the agent could do on this host, and why not more; needs no agent and no root")
+                .arg(json()),
         )
-        .subcommand(
-            Clap::new("explain")
-                .about("Ask the running agent why: cause, proof, what comes next, what to do")
-                .args_override_self(true)
-                .arg(Arg::new("id").required(true).value_name("ID").help("First digits of the incident's id"))
-                .args([config(), json()])
-                .args(OPTIONS.iter().filter(asking).map(flag)),
+        .subcommand(replay())
+        .subcommand(starting("check", "Say whether the settings are valid, and exit"))
+}
+
+/// A command that asks the running agent.
+fn asking(name: &'static str, about: &'static str) -> Clap {
+    let socket = OPTIONS.iter().filter(|option| option.flag == "socket");
+    Clap::new(name).about(about).args_override_self(true).args([config(), json()]).args(socket.map(flag))
+}
+
+/// A command that looks at the settings that the agent would start with.
+fn starting(name: &'static str, about: &'static str) -> Clap {
+    Clap::new(name).about(about).args_override_self(true).arg(config()).args(OPTIONS.iter().map(flag))
+}
+
+fn rules() -> Clap {
+    let folder = Arg::new("folder")
+        .value_name("PATH")
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("Folder with *.toml files [default: none]");
+    let check =
+        Clap::new("check").about("Say whether the rules of a folder are valid beside the built-in ones");
+    let rules = Clap::new("rules").about("Look at the rules of the causal engine");
+    rules.subcommand_required(true).subcommand(check.arg(folder))
+}
+
+fn replay() -> Clap {
+    let files = Arg::new("files")
+        .value_name("FILE")
+        .required(true)
+        .num_args(1..)
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("Recordings of one host, in any order");
+    let facts = Arg::new("facts")
+        .long("facts")
+        .action(ArgAction::SetTrue)
+        .help("Print the facts as lines of JSON, not the incidents");
+    Clap::new("replay")
+        .about(
+            "Say what recordings say: files of --record, of the flight recorder, or events as lines of JSON",
         )
-        .subcommand(
-            Clap::new("rules").about("Look at the rules of the causal engine").subcommand_required(true).subcommand(
-                Clap::new("check").about("Say whether the rules of a folder are valid beside the built-in ones").arg(
-                    Arg::new("folder")
-                        .value_name("PATH")
-                        .value_parser(clap::value_parser!(PathBuf))
-                        .help("Folder with *.toml files [default: none]"),
-                ),
-            ),
-        )
-        .subcommand(
-            Clap::new("doctor")
-                .about("Say what the agent could do on this host, and why not more; needs no agent and no root")
-                .args_override_self(true)
-                .args([config(), json()])
-                .args(all()),
-        )
-        .subcommand(
-            Clap::new("check")
-                .about("Say whether the settings are valid, and exit")
-                .args_override_self(true)
-                .arg(config())
-                .args(all()),
-        )
+        .args_override_self(true)
+        .args([files, facts, json()])
+}
+
+fn json() -> Arg {
+    Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON")
 }
 
 fn config() -> Arg {
@@ -208,6 +230,7 @@ mod tests {
             Command::Status { args, .. } | Command::Doctor { args, .. } => load(&args).expect(line),
             Command::Incidents { args, .. } | Command::Explain { args, .. } => load(&args).expect(line),
             Command::CheckRules { .. } => panic!("{line} has no settings"),
+            Command::Replay { .. } => panic!("{line} has no settings"),
         }
     }
 

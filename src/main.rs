@@ -7,7 +7,7 @@ use tapio::agent::{AgentError, RulesError};
 use tapio::cli::{self, Command};
 use tapio::config::{ConfigError, Environment, load};
 use tapio::control::client::ClientError;
-use tapio::control::incidents::{self, ExplainError};
+use tapio::control::incidents::{self, ExplainError, ReplayError};
 use tapio::control::run::RunError;
 use tapio::control::{doctor, print, run, status};
 use tapio::logging::{Log, LogError};
@@ -30,6 +30,8 @@ enum Error {
     Explain(#[from] ExplainError),
     #[error(transparent)]
     Rules(#[from] RulesError),
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
     #[error("cannot print the answer: {0}")]
     Print(#[from] std::io::Error),
 }
@@ -40,7 +42,12 @@ impl Error {
         match self {
             Self::Config(_) | Self::Rules(_) | Self::Run(RunError::Agent(AgentError::Rules(_))) => 78,
             Self::Run(RunError::Agent(AgentError::Privilege(_))) => 77,
-            Self::Log(_) | Self::Run(_) | Self::Client(_) | Self::Explain(_) | Self::Print(_) => 1,
+            Self::Replay(_)
+            | Self::Log(_)
+            | Self::Run(_)
+            | Self::Client(_)
+            | Self::Explain(_)
+            | Self::Print(_) => 1,
         }
     }
 }
@@ -83,6 +90,11 @@ fn execute(command: Command) -> Result<ExitCode, Error> {
         Command::Incidents { args, json } => incidents::list(&load(&args)?.socket, json)?,
         Command::Explain { args, id, json } => incidents::explain(&load(&args)?.socket, &id, json)?,
         Command::CheckRules { folder } => print(&incidents::check_rules(folder)?)?,
+        Command::Replay { files, facts, json } => {
+            let (text, remarks) = incidents::replay(&files, facts, json)?;
+            print(&text)?;
+            std::io::stderr().lock().write_all(remarks.as_bytes())?;
+        }
         Command::Doctor { args, json } => {
             let settings = load(&args)?;
             let report = doctor::examine(&settings);

@@ -6,6 +6,7 @@
 //! - Programs are detached before the engine stops, so the ledger can close exactly.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub use outputs::{Counts as OutputCounts, Incidents, OutputError};
 
 pub use explaining::{RulesError, rules};
 
+use crate::recording::Recorder;
+use crate::recording::writer::Plan;
 use explaining::Explaining;
 use tokio::sync::mpsc;
 
@@ -54,6 +57,9 @@ pub enum AgentError {
     /// Neither the host nor the state directory says who is sending.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// What was asked for cannot be recorded.
+    #[error("cannot record: {0}; give --record a file in a directory that can be written")]
+    Record(io::Error),
     /// The threads did not start.
     #[error(transparent)]
     Start(#[from] engine::StartError),
@@ -177,6 +183,7 @@ impl Agent {
             let (counters, shared) = (counters.clone(), shared.clone());
             Box::new(move |reports: &Reports| ledger_report(&counters, &shared, reports))
         };
+        let recorder = recorder(&shared.live.load(), host)?;
         let mut unavailable = Vec::new();
         let has_rings = rings.is_some();
         // Each CPU that is online has its ring, whatever CPUs this process may use.
@@ -193,10 +200,11 @@ impl Agent {
                 }),
                 inspect: explaining.inspect(),
                 explain: explaining.worker(&shared.ledger),
+                recorder,
                 ledger_report,
             },
         )?;
-        let collecting = has_rings || is_collecting(&shared, engine.collectors());
+        let collecting = has_rings || is_collecting(&shared, engine.collectors(), &unavailable);
         if let Some(error) = verdict(&shared, unavailable, ebpf_failure, collecting) {
             counters.detach();
             // What the threads say now adds nothing to the reason.
@@ -242,6 +250,21 @@ impl Agent {
             Stopped::Broken => Err(AgentError::Broken),
         }
     }
+}
+
+/// Starts what records, if anything is to be recorded. The flight recorder is not asked for by name: where it cannot
+/// be, the agent goes on without.
+fn recorder(settings: &Settings, host: &Host) -> Result<Option<Recorder>, AgentError> {
+    let ring = (settings.state_dir.clone(), settings.flight_recorder_bytes);
+    let plan = Plan { file: settings.record.clone(), ring, hello: hello(host) };
+    Recorder::start(&plan).or_else(|error| {
+        if plan.ring.1 == 0 {
+            return Err(AgentError::Record(error));
+        }
+        tracing::warn!("no flight recorder: {error}");
+        let ring = (PathBuf::new(), 0);
+        Recorder::start(&Plan { ring, ..plan.clone() }).map_err(AgentError::Record)
+    })
 }
 
 fn hello(host: &Host) -> Hello {
@@ -302,12 +325,14 @@ fn own_collectors(settings: &Settings, health: &Health) -> Vec<CollectorInfo> {
 }
 
 /// Whether one of so many collectors with threads of their own has something to collect: one that waits for it does not
-/// count.
-fn is_collecting(shared: &Shared, collectors: usize) -> bool {
+/// count, nor does the sampler, unless it was asked for by name: it can run anywhere and tells of no failure by itself.
+fn is_collecting(shared: &Shared, collectors: usize, unavailable: &[(Source, Unavailable)]) -> bool {
     let (health, settings) = (shared.health.collectors(), shared.live.load());
     let wanted = COLLECTORS.iter().filter(|info| settings.collectors[info.source as usize] != Switch::Off);
     let waiting = wanted.filter_map(|info| health.get(info.source.name()));
-    collectors > waiting.filter(|health| health.state == State::Disabled).count()
+    let sampler = settings.collectors[Source::Sampler as usize] == Switch::Default
+        && unavailable.iter().all(|&(source, _)| source != Source::Sampler);
+    collectors > waiting.filter(|health| health.state == State::Disabled).count() + usize::from(sampler)
 }
 
 /// Says how the collectors are that cannot run, and whether the agent has to end for one of them.

@@ -9,6 +9,7 @@
 pub mod ebpf;
 pub mod journald;
 pub mod kubernetes;
+pub mod sampler;
 pub mod stretches;
 pub mod systemd;
 
@@ -86,4 +87,4 @@ pub struct CollectorInfo {
 }
 
 /// Every collector with a thread of its own.
-pub const COLLECTORS: &[CollectorInfo] = &[journald::INFO, kubernetes::INFO, systemd::INFO];
+pub const COLLECTORS: &[CollectorInfo] = &[journald::INFO, kubernetes::INFO, systemd::INFO, sampler::INFO];

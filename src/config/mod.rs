@@ -102,10 +102,16 @@ pub struct Settings {
     pub node_name: String,
     /// How much of the cluster is watched.
     pub k8s_scope: ClusterScope,
+    /// How often usage is read; 1 s to 5 min. What is near a limit is looked at every second.
+    pub sampler_interval: Duration,
     /// All BPF ring memory together, bytes; 64 KiB to 4 GiB.
     pub ring_bytes: u64,
     /// Batches kept for resending until they are acked, bytes; 1 MiB to 1 GiB.
     pub window_bytes: u64,
+    /// Where every batch is written; nowhere unless asked for.
+    pub record: Option<PathBuf>,
+    /// Disk that the last batches may take in the state directory, bytes; 0: none.
+    pub flight_recorder_bytes: u64,
     /// What the drain timer optimises for.
     pub latency: Latency,
     /// Names of BPF probes that stay off.
@@ -237,8 +243,11 @@ impl Default for Settings {
             context: String::new(),
             node_name: String::new(),
             k8s_scope: ClusterScope::Elect,
+            sampler_interval: Duration::from_secs(10),
             ring_bytes: 16 << 20,
             window_bytes: 16 << 20,
+            record: None,
+            flight_recorder_bytes: 64 << 20,
             latency: Latency::Normal,
             probes_off: Vec::new(),
             filters: Filters::default(),

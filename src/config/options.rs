@@ -347,11 +347,33 @@ pub const OPTIONS: &[Opt] = &[
         |s| name_of(&SCOPES, &s.k8s_scope),
     ),
     opt(
+        "sampler-interval",
+        Form::Time,
+        "how often usage is read; what is near a limit is looked at every second",
+        |s, v| put(&mut s.sampler_interval, values::time(v, seconds(1), seconds(300))),
+        |s| written(s.sampler_interval),
+    )
+    .live(),
+    opt(
         "ring-bytes",
         Form::Size,
         "memory of all kernel rings together",
         |s, v| put(&mut s.ring_bytes, values::bytes(v, 64 << 10, 4 << 30)),
         |s| written_bytes(s.ring_bytes),
+    ),
+    opt(
+        "record",
+        Form::Text("FILE"),
+        "write every batch to this file, for `tapio-collector replay`; empty: nowhere",
+        |s, v| put(&mut s.record, values::path_or_none(v)),
+        |s| s.record.as_ref().map_or_else(String::new, |path| path.display().to_string()),
+    ),
+    opt(
+        "flight-recorder-bytes",
+        Form::Size,
+        "disk for the last batches, in the state directory, for `tapio-collector replay`; 0: none",
+        |s, v| put(&mut s.flight_recorder_bytes, values::bytes(v, 0, 1 << 40)),
+        |s| written_bytes(s.flight_recorder_bytes),
     ),
     opt(
         "window-bytes",

@@ -1,6 +1,7 @@
-//! `incidents`, `explain` and `rules check`: what the agent found, for people or for machines.
+//! `incidents`, `explain`, `replay` and `rules check`: what the agent found, for people or for machines.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::client::{self, ClientError};
 use super::table::columns;
@@ -8,6 +9,7 @@ use super::{Request, print};
 use crate::agent::{RulesError, rules};
 use crate::explain::Incident;
 use crate::explain::page::page;
+use crate::recording::{self, LoadError};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -45,18 +47,23 @@ pub fn list(socket: &Path, json: bool) -> Result<(), ClientError> {
     if json {
         return printed(socket, &format!("{line}\n"));
     }
+    printed(socket, &table(&incidents))
+}
+
+/// Incidents as a table for people.
+#[must_use]
+pub fn table(incidents: &[Incident]) -> String {
     let head = ["id", "state", "severity", "since", "what"].map(str::to_owned).to_vec();
     let rows = incidents.iter().map(|incident| {
         let since = incident.started_at.get(..19).unwrap_or(&incident.started_at).replace('T', " ");
         let id = incident.id.get(..12).unwrap_or(&incident.id).to_owned();
         vec![id, incident.state.name().into(), incident.severity.name().into(), since, incident.title.clone()]
     });
-    let text = if incidents.is_empty() {
+    if incidents.is_empty() {
         "no incidents\n".into()
     } else {
         columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
-    };
-    printed(socket, &text)
+    }
 }
 
 /// Prints one incident of the running agent: what, why, the proof, what next, what to do.
@@ -69,8 +76,45 @@ pub fn explain(socket: &Path, id: &str, json: bool) -> Result<(), ExplainError> 
     let [incident] = incidents.as_slice() else {
         return Err(ExplainError::Id { id: id.into(), found: incidents.len() });
     };
+    // Maps with text keys and finite numbers only: it can be written.
     let text = if json { serde_json::to_string(incident).unwrap_or_default() + "\n" } else { page(incident) };
     Ok(printed(socket, &text)?)
+}
+
+/// Why recordings say nothing. Stop: another attempt has the same end.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// They cannot be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The shipped rules are not valid.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
+    /// What they say cannot be written down.
+    #[error("cannot write the answer: {0}")]
+    Write(#[from] std::io::Error),
+}
+
+/// What recordings say: incidents, or facts; and what was wrong with the recordings.
+///
+/// # Errors
+/// [`ReplayError`].
+pub fn replay(files: &[PathBuf], facts: bool, json: bool) -> Result<(String, String), ReplayError> {
+    let recording = recording::load(files)?;
+    let remarks = recording::replay::remarks(&recording);
+    if facts {
+        return Ok((recording::replay::facts(&recording)?, remarks));
+    }
+    let incidents = recording::replay::incidents(&recording, Arc::new(rules(None)?));
+    if !json {
+        return Ok((table(&incidents), remarks));
+    }
+    let mut text = String::new();
+    for incident in &incidents {
+        text += &serde_json::to_string(incident).map_err(std::io::Error::from)?;
+        text.push('\n');
+    }
+    Ok((text, remarks))
 }
 
 /// Says whether the rules of a folder, with the built-in ones, are valid.

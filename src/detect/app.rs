@@ -189,7 +189,10 @@ impl App {
                 fact = fact.key(KeyKind::Socket, format!("*:{port}"));
             }
             if address != "*" {
-                fact = fact.with("address", &*address).key(KeyKind::Socket, format!("{address}:*"));
+                fact = fact.with("address", &*address);
+            }
+            if !here {
+                fact = fact.key(KeyKind::Socket, format!("{address}:*"));
             }
         }
         if phrase.kind == DnsFailure {

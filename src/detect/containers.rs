@@ -7,7 +7,7 @@
 use super::Detector;
 use super::bounded::Bounded;
 use super::fact::{Fact, FactKind, KeyKind};
-use super::objects::pull_failure;
+use super::objects::{pull_cause, pull_failure, with_long_reason};
 use super::seen::{Seen, with_text};
 use crate::event::{Kind, fields};
 
@@ -94,6 +94,10 @@ impl Containers {
             if self.ends.get(&key).is_none() {
                 self.ends.insert(key, ());
                 out.push(seen.fact(FactKind::ContainerStarted).with("restarts", restarts));
+                // Restarts that were there when the container was first seen are old.
+                if restarts > 0 && restarts == seen.number("restarts_before") + 1 {
+                    out.push(seen.fact(FactKind::ContainerRestart).with("restarts", restarts));
+                }
             }
         } else if let Some(kind) = waiting(&reason) {
             let name = format!("{} {}", seen.subject(), kind.name());
@@ -106,7 +110,10 @@ impl Containers {
             if kind == FactKind::ImagePullFailed {
                 let message = seen.field(fields::MESSAGE);
                 fact = with_text(fact, "image", &seen.field(fields::IMAGE));
-                fact = with_text(fact, "cause", pull_failure(&message).unwrap_or_default());
+                if let Some(cause) = pull_failure(&message) {
+                    fact = fact.with("reason", cause);
+                    out.extend(pull_cause(seen, cause));
+                }
             }
             out.push(fact);
         }
@@ -123,7 +130,9 @@ impl Containers {
         if let Some(kind) = terminated(reason, exit_code, signal) {
             let fact = seen.with_message(detailed(seen, kind)).with("exit_code", exit_code);
             let fact = if signal > 0 { fact.with("signal", signal) } else { fact };
-            out.push(fact);
+            // A later run than the first, of a container that nobody knew: it ended before anybody looked.
+            let unseen = seen.number("restarts") > 0 && seen.number("restarts_before") == 0;
+            out.push(if unseen { fact.with("snapshot", true) } else { fact });
         }
     }
 
@@ -134,12 +143,14 @@ impl Containers {
             let fact = seen.fact(FactKind::RequestedStop).with("by", "deletion");
             out.push(fact.with("grace_s", seen.number("grace_s")));
         }
+        let said =
+            |kind| with_long_reason(seen.with_message(detailed(seen, kind)), &seen.field(fields::MESSAGE));
         match &*reason {
-            "Evicted" => out.push(seen.with_message(detailed(seen, FactKind::Evicted))),
+            "Evicted" => out.push(said(FactKind::Evicted)),
             "Preempting" | "Preempted" | "PreemptionByScheduler" => {
-                out.push(seen.with_message(detailed(seen, FactKind::Preempted)));
+                out.push(said(FactKind::Preempted));
             }
-            "Unschedulable" => out.push(seen.with_message(detailed(seen, FactKind::Unschedulable))),
+            "Unschedulable" => out.push(said(FactKind::Unschedulable)),
             _ => {}
         }
     }

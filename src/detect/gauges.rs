@@ -4,6 +4,7 @@
 //! - A series has at most [`SAMPLES_MAX`] samples: when it is full, every other one goes, so that it reaches further
 //!   back at half the resolution.
 //! - Below [`LEVEL_MIN`] of its limit nothing is told: what is far from its limit is nobody's worry.
+//! - Resources are called `memory`, `pids`, `open_files`, `disk`, `inodes`, `conntrack` and `written_bytes`.
 
 use super::Detector;
 use super::bounded::{Bounded, Throttle};
@@ -19,6 +20,9 @@ const SAMPLES_MAX: usize = 64;
 
 /// Part of its limit from which a series is told, per cent.
 const LEVEL_MIN: u64 = 40;
+
+/// Growth from which a series of bytes without a limit is told.
+const GROWTH_MIN: u64 = 16 << 20;
 
 /// A series is told again after this time.
 const AGAIN_NS: u64 = 10_000_000_000;
@@ -66,8 +70,15 @@ impl Series {
         }
     }
 
-    fn is_near(&self) -> bool {
-        let last = self.samples.last().map_or(0, |(_, value)| *value);
+    /// Whether it may matter: near its limit, or, of what has no limit of its own, much more than it was.
+    fn matters(&self) -> bool {
+        let (first, last) = match (self.samples.first(), self.samples.last()) {
+            (Some((_, first)), Some((_, last))) => (*first, *last),
+            _ => return false,
+        };
+        if self.limit == NONE {
+            return self.samples.len() >= 2 && last.saturating_sub(first) >= GROWTH_MIN;
+        }
         self.samples.len() >= 3 && last.saturating_mul(100) >= self.limit.saturating_mul(LEVEL_MIN)
     }
 }
@@ -105,10 +116,12 @@ impl Detector for Gauges {
             Kind::CgroupUsage => {
                 for (resource, used, limit) in [
                     ("memory", "memory_bytes", "memory_limit_bytes"),
-                    ("tasks", "tasks", "tasks_limit"),
+                    ("pids", "tasks", "tasks_limit"),
                     ("open_files", "open_files", "open_files_limit"),
+                    ("written_bytes", "written_bytes", ""),
                 ] {
-                    self.sample(seen, resource, (seen.number(used), seen.number(limit)), out);
+                    let limit = if limit.is_empty() { NONE } else { seen.number(limit) };
+                    self.sample(seen, resource, (seen.number(used), limit), out);
                 }
                 self.counted(seen, out);
             }
@@ -136,14 +149,16 @@ impl Gauges {
         (used, limit): (u64, u64),
         out: &mut Vec<Fact>,
     ) {
-        if used == NONE || limit == NONE || limit == 0 {
+        // Counts of things without a limit lead nowhere; bytes are used up for others.
+        let is_bytes = matches!(resource, "memory" | "written_bytes");
+        if used == NONE || limit == 0 || limit == NONE && !is_bytes {
             return;
         }
         let mount = seen.field(fields::MOUNT);
         let key = (seen.owner.key, format!("{resource}{mount}"));
         let series = self.series.entry(key.clone(), Series::default);
         series.add(seen.time_ns(), used, limit);
-        if !series.is_near() || self.told.pass(key, seen.time_ns()).is_none() {
+        if !series.matters() || self.told.pass(key, seen.time_ns()).is_none() {
             return;
         }
         let samples = series.samples.clone();
@@ -155,7 +170,8 @@ impl Gauges {
             fact.key(KeyKind::Mount, &*mount)
                 .key(KeyKind::Device, format!("{}:{}", device >> 20, device & 0xf_ffff))
         };
-        let fact = fact.with("resource", resource).with("limit", limit);
+        let fact = fact.with("resource", resource);
+        let fact = if limit == NONE { fact } else { fact.with("limit", limit) };
         out.push(fact.with("series", Value::Series(samples)));
     }
 
@@ -165,7 +181,7 @@ impl Gauges {
             self.sample(seen, "memory", (memory.saturating_sub(available), memory), out);
         }
         for (resource, used, limit) in [
-            ("tasks", "tasks", "tasks_limit"),
+            ("pids", "tasks", "tasks_limit"),
             ("open_files", "open_files", "open_files_limit"),
             ("conntrack", "conntrack", "conntrack_limit"),
         ] {
@@ -225,11 +241,11 @@ mod tests {
         assert_eq!(series.samples.first(), Some(&(0, 0)));
         assert!(series.samples.is_sorted());
         assert!(series.samples.last().is_some_and(|(_, value)| *value > 950));
-        assert!(series.is_near());
+        assert!(series.matters());
         series.add(5, 1, 2000);
         assert!(series.samples.is_sorted());
         series.add(2_000_000_000_000, 3, 10);
         assert_eq!(series.samples, [(2_000_000_000_000, 3)]);
-        assert!(!series.is_near());
+        assert!(!series.matters());
     }
 }

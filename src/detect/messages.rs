@@ -129,6 +129,9 @@ fn unit(seen: &Seen<'_>, kind: FactKind) -> Fact {
     if name.is_empty() {
         return seen.fact(kind);
     }
+    if super::names::container_of_unit(&name).is_some() {
+        return seen.fact(kind);
+    }
     let user = seen.field(fields::USER);
     let name = if user.is_empty() { name.into_owned() } else { format!("{user}:{name}") };
     seen.fact_about(kind, Subject::new("unit", name))

@@ -21,6 +21,7 @@ mod gaps;
 mod gauges;
 mod kernel;
 mod messages;
+mod names;
 mod net;
 mod objects;
 mod oom;
@@ -41,6 +42,7 @@ pub use seen::Seen;
 
 use crate::entity::Entity;
 use crate::event::{Event, Kind, Source};
+use names::Names;
 
 /// A state machine that makes facts of the events of some kinds.
 pub trait Detector: Send + std::fmt::Debug {
@@ -97,7 +99,7 @@ macro_rules! detectors {
 detectors! {
     deaths::Deaths, [Signal, ProcessExit, CgroupEmpty, CgroupCreated, CgroupAttached],
         "crashes, aborts, and kills with who sent them";
-    oom::Oom, [OomVictim, LogRecord], "victims of the OOM killer, and whose memory limit was hit";
+    oom::Oom, [OomVictim, LogRecord, CgroupUsage, UnitLimits], "victims of the OOM killer, and whose memory limit was hit";
     net::Net, [TcpListen, TcpConnect, TcpResetSent, TcpRetransmit],
         "listeners, refused and unanswered connections, storms of retransmits";
     space::Space, [SyscallError, FilesystemUsage, LogRecord], "file systems and quotas that are full, and who failed of it";
@@ -149,6 +151,7 @@ pub fn is_watched(event: &Event<'_>) -> bool {
 #[derive(Debug)]
 pub struct Detectors {
     host: String,
+    names: Names,
     detectors: Vec<(u128, Box<dyn Detector>)>,
 }
 
@@ -157,7 +160,7 @@ impl Detectors {
     #[must_use]
     pub fn new(host: &str) -> Self {
         let detectors = DETECTORS.iter().map(|info| (info.kinds, (info.make)())).collect();
-        Self { host: host.to_owned(), detectors }
+        Self { host: host.to_owned(), names: Names::default(), detectors }
     }
 
     /// Looks at one event, whose full number is `sequence`, and appends what it says.
@@ -168,25 +171,30 @@ impl Detectors {
         let header = event.header();
         let Some(source) = Source::from_number(header.source) else { return };
         let id = EventId { source, producer: header.producer, sequence };
-        let Self { host, detectors } = self;
+        let Self { host, names, detectors } = self;
         let seen = Seen { event: *event, owner, id, host };
+        names.learn(&seen);
+        let first = out.len();
         let bit = 1 << (event.header().kind & 127);
         for (_, detector) in detectors.iter_mut().filter(|(kinds, _)| kinds & bit != 0) {
             detector.event(&seen, out);
         }
+        out.iter_mut().skip(first).for_each(|fact| names.complete(fact));
     }
 
     /// Appends what was held back until now, `CLOCK_BOOTTIME` nanoseconds.
     pub fn tick(&mut self, now_ns: u64, out: &mut Vec<Fact>) {
+        let first = out.len();
         for (_, detector) in &mut self.detectors {
             detector.tick(now_ns, out);
         }
+        out.iter_mut().skip(first).for_each(|fact| self.names.complete(fact));
     }
 
     /// What all of them forgot because there was more than they have room for.
     #[must_use]
     pub fn evicted(&self) -> u64 {
-        self.detectors.iter().map(|(_, detector)| detector.evicted()).sum()
+        self.detectors.iter().map(|(_, detector)| detector.evicted()).sum::<u64>() + self.names.evicted()
     }
 }
 

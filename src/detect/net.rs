@@ -150,11 +150,10 @@ impl Net {
 
     /// Adds the keys of an end point, and what is known of who listened there.
     fn with_end_point(&self, fact: Fact, address: &str, port: u16, is_local: bool) -> Fact {
-        let mut fact = fact.key(KeyKind::Socket, format!("{address}:{port}"));
-        fact = fact.key(KeyKind::Socket, format!("{address}:*"));
-        if is_local {
-            fact = fact.key(KeyKind::Socket, format!("*:{port}"));
-        }
+        let fact = fact.key(KeyKind::Socket, format!("{address}:{port}"));
+        // A peer as a whole can be out of reach; this host cannot.
+        let whole = if is_local { format!("*:{port}") } else { format!("{address}:*") };
+        let fact = fact.key(KeyKind::Socket, whole);
         let exact = self.listeners.get(&(address.to_owned(), port));
         let any = || self.listeners.get(&("*".to_owned(), port)).filter(|_| is_local);
         match exact.or_else(any) {

@@ -97,9 +97,9 @@ pub(super) fn pull_failure(message: &str) -> Option<&'static str> {
     let lower = message.to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     if has(&["no such host", "server misbehaving", "temporary failure in name resolution"]) {
-        Some("dns")
+        Some("no_such_host")
     } else if has(&["x509", "certificate"]) {
-        Some("certificate")
+        Some("x509")
     } else if has(&["unauthorized", "authentication required", "access denied", "denied", "forbidden"]) {
         Some("unauthorized")
     } else if has(&["not found", "manifest unknown", "invalid reference", "does not exist"]) {
@@ -256,8 +256,13 @@ fn worded(fact: Fact, meaning: Meaning, message: &str) -> Fact {
                 None => fact,
             }
         }
-        FactKind::RuntimeKill => with_text(fact.with("actor", "runtime"), "probe", meaning.word),
-        FactKind::ImagePullFailed => with_text(fact, "cause", meaning.word),
+        FactKind::RuntimeKill => with_text(fact.with("sender", "kubelet"), "probe", meaning.word),
+        FactKind::ImagePullFailed if !meaning.word.is_empty() => fact.with("reason", meaning.word),
+        FactKind::Evicted
+        | FactKind::Unschedulable
+        | FactKind::SandboxFailed
+        | FactKind::MountFailed
+        | FactKind::NodeNotReady => with_long_reason(fact, message),
         FactKind::NodePressure => {
             let resource = match meaning.word {
                 "threshold" if message.contains("memory") => "memory",
@@ -265,7 +270,7 @@ fn worded(fact: Fact, meaning: Meaning, message: &str) -> Fact {
                 "threshold" => "disk",
                 word => word,
             };
-            fact.with("resource", resource)
+            with_long_reason(fact, message).with("resource", resource)
         }
         FactKind::ConfigMissing => match missing_object(message) {
             Some(object) => {
@@ -280,6 +285,30 @@ fn worded(fact: Fact, meaning: Meaning, message: &str) -> Fact {
         FactKind::Rollout => fact.with("change", "replicas"),
         _ => with_text(fact, "cause", meaning.word),
     }
+}
+
+/// Reason and message together: one word of the API often says too little to decide by.
+pub(super) fn with_long_reason(fact: Fact, message: &str) -> Fact {
+    match fact.detail.get("reason") {
+        Some(Value::Text(reason)) if !message.is_empty() => {
+            let long = format!("{reason}: {message}");
+            fact.with("reason", text::cut(&long))
+        }
+        _ => fact,
+    }
+}
+
+/// What a failed pull says of the workload, where the registry's answer leaves one explanation.
+pub(super) fn pull_cause(seen: &Seen<'_>, cause: &str) -> Option<Fact> {
+    let kind = match cause {
+        "no_such_host" => FactKind::ImageRegistryDnsFailure,
+        "not_found" => FactKind::IncorrectImageReference,
+        "unauthorized" => FactKind::MissingImagePullSecret,
+        _ => return None,
+    };
+    let owner = seen.field(fields::OWNER);
+    let subject = if owner.is_empty() { seen.subject() } else { object(&owner) };
+    Some(with_text(seen.with_message(seen.fact_about(kind, subject)), "image", &seen.field(fields::IMAGE)))
 }
 
 fn endpoints(seen: &Seen<'_>, out: &mut Vec<Fact>) {
@@ -306,6 +335,7 @@ fn condition(seen: &Seen<'_>) -> Option<Fact> {
     };
     let fact = seen.with_message(seen.fact(kind)).with("status", Value::Text(status.into_owned()));
     let fact = with_text(with_text(fact, "reason", &seen.field(fields::REASON)), "resource", resource);
+    let fact = with_long_reason(fact, &seen.field(fields::MESSAGE));
     let node = seen.field(fields::NODE);
     let fact = fact.key(KeyKind::Node, &*node).with("condition", &*condition);
     Some(fact)

@@ -15,6 +15,12 @@ use crate::event::{Kind, fields};
 /// Victims whose cgroup is remembered for the line behind, at most.
 const VICTIMS_MAX: usize = 1024;
 
+/// Cgroups whose limit is remembered, at most.
+const LIMITS_MAX: usize = 8192;
+
+/// A limit that is not set.
+const NO_LIMIT: u64 = u64::MAX;
+
 /// The line that follows is of the same kill within this time.
 const SAME_KILL_NS: u64 = 2_000_000_000;
 
@@ -30,16 +36,27 @@ pub(super) fn classify(constraint: &str, limit_of: &str) -> FactKind {
 #[derive(Debug)]
 pub(super) struct Oom {
     victims: Bounded<String, (u64, String)>,
+    /// By cgroup: its limit, bytes.
+    limits: Bounded<String, u64>,
 }
 
 impl Default for Oom {
     fn default() -> Self {
-        Self { victims: Bounded::new(VICTIMS_MAX) }
+        Self { victims: Bounded::new(VICTIMS_MAX), limits: Bounded::new(LIMITS_MAX) }
     }
 }
 
 impl Detector for Oom {
     fn event(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>) {
+        match seen.kind() {
+            Kind::CgroupUsage => {
+                return self.learn(&seen.owner.cgroup_path, seen.number("memory_limit_bytes"));
+            }
+            Kind::UnitLimits => {
+                return self.learn(&seen.field(fields::CGROUP), seen.number("memory_max_bytes"));
+            }
+            _ => {}
+        }
         if seen.kind() == Kind::OomVictim {
             let fact = seen.fact(FactKind::OomVictim).with("comm", seen.chars("comm"));
             let fact = fact.with("pid", u64::from(seen.pid())).with("uid", seen.number("uid"));
@@ -54,11 +71,17 @@ impl Detector for Oom {
     }
 
     fn evicted(&self) -> u64 {
-        self.victims.evicted()
+        self.victims.evicted() + self.limits.evicted()
     }
 }
 
 impl Oom {
+    fn learn(&mut self, path: &str, limit: u64) {
+        if !path.is_empty() && limit != NO_LIMIT {
+            self.limits.insert(path.to_owned(), limit);
+        }
+    }
+
     /// The line that says whose limit it was.
     fn limit(&mut self, seen: &Seen<'_>) -> Fact {
         let pid = pid_of(seen);
@@ -78,6 +101,10 @@ impl Oom {
         };
         let fact = with_path(fact, &victim_cgroup).with("constraint", &*constraint).with("victim", victim);
         let fact = with_text(with_text(fact, "limit_of", &limit_of), "victim_cgroup", &victim_cgroup);
+        let fact = match self.limits.get(&limit_of.to_string()) {
+            Some(&limit) => fact.with("limit_bytes", limit),
+            None => fact,
+        };
         seen.with_message(with_victim(fact, seen))
     }
 

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use super::fact::{EventId, Fact, FactKind, KeyKind, Subject, Value};
+use super::names::container_of_unit;
 use super::text;
 use crate::entity::cgroup::{self, CgroupPath};
 use crate::entity::{Entity, EntityKind, Manager};
@@ -87,7 +88,10 @@ impl<'event> Seen<'event> {
     pub fn subject(&self) -> Subject {
         let owner = self.owner;
         match owner.kind {
-            EntityKind::Unit => Subject::new("unit", self.unit_name()),
+            EntityKind::Unit => match container_of_unit(&owner.unit) {
+                Some(id) => Subject::new("container", id),
+                None => Subject::new("unit", self.unit_name()),
+            },
             EntityKind::Container => Subject::new("container", self.container_name()),
             // A container that never ran has no id: its events are the pod's.
             EntityKind::Pod
@@ -177,7 +181,9 @@ impl<'event> Seen<'event> {
     pub fn with_owner(&self, fact: Fact) -> Fact {
         let owner = self.owner;
         let mut fact = with_path(fact, &owner.cgroup_path);
-        if owner.manager != Manager::Nested {
+        if let Some(id) = container_of_unit(&owner.unit) {
+            fact = fact.key(KeyKind::Container, id);
+        } else if owner.manager != Manager::Nested && owner.container_id.is_empty() {
             fact = fact.key(KeyKind::Unit, self.unit_name());
         }
         fact = fact.key(KeyKind::Container, &*owner.container_id).key(KeyKind::PodUid, &*owner.pod_uid);
@@ -187,7 +193,8 @@ impl<'event> Seen<'event> {
         if owner.kind == EntityKind::Process && owner.start_ns > 0 {
             fact = fact.key(KeyKind::Process, format!("{}:{}", owner.pid, owner.start_ns));
         }
-        if self.pid() > 0 {
+        // The manager writes of everybody: its own id ties nothing together.
+        if self.pid() > 1 {
             fact = fact.key(KeyKind::Pid, self.pid().to_string());
         }
         if self.event.has_text() { self.with_fields(fact) } else { fact }
@@ -221,7 +228,7 @@ impl<'event> Seen<'event> {
                 }
                 fields::NODE => fact = fact.key(KeyKind::Object, format!("Node/{value}")),
                 fields::REVISION if !value.is_empty() => fact = fact.with("revision", value.into_owned()),
-                fields::PID if self.pid() == 0 => fact = fact.key(KeyKind::Pid, value),
+                fields::PID if self.pid() <= 1 && value != "1" => fact = fact.key(KeyKind::Pid, value),
                 fields::NAMESPACE => namespace = value,
                 fields::POD => pod = value,
                 fields::UNIT => unit = value,
@@ -229,7 +236,9 @@ impl<'event> Seen<'event> {
                 _ => {}
             }
         }
-        if !unit.is_empty() {
+        if let Some(id) = container_of_unit(&unit) {
+            fact = fact.key(KeyKind::Container, id);
+        } else if !unit.is_empty() {
             let unit = if user.is_empty() { unit.into_owned() } else { format!("{user}:{unit}") };
             fact = fact.key(KeyKind::Unit, unit);
         }
@@ -263,7 +272,8 @@ pub(super) fn with_path(fact: Fact, path: &str) -> Fact {
 }
 
 fn with_unit(fact: Fact, read: &CgroupPath<'_>) -> Fact {
-    if read.unit.is_empty() || read.manager == Manager::Nested || read.unit.ends_with(".slice") {
+    let own = read.unit.is_empty() || !read.container_id.is_empty() || read.unit.ends_with(".slice");
+    if own || read.manager == Manager::Nested {
         return fact;
     }
     fact.key(KeyKind::Unit, unit_key(read.unit, read.manager)).key(KeyKind::Cgroup, read.unit_path)

@@ -18,6 +18,7 @@ use tonic::transport::Endpoint;
 use super::batch::Sealed;
 use super::tls;
 use super::window::{Settled, Window};
+use crate::clock;
 use crate::engine::queue::BatchReceiver;
 use crate::engine::worker::{End, PANICS_MAX, RECOVERED, panic_message};
 use crate::health::Health;
@@ -25,6 +26,7 @@ use crate::ledger::{Dropped, Ledger};
 use crate::proto::collector_service_client::CollectorServiceClient;
 use crate::proto::stream_events_request::Message;
 use crate::proto::{Hello, LedgerReport, StreamEventsRequest, StreamEventsResponse};
+use crate::recording::Recorder;
 
 /// Requests between the window and the connection; more would only move batches from one queue to another.
 const REQUESTS: usize = 4;
@@ -87,6 +89,8 @@ pub struct Parts {
     pub report: Arc<Mutex<StreamReport>>,
     /// Makes the report that the server shows.
     pub ledger_report: Box<dyn Fn() -> LedgerReport + Send>,
+    /// Gets a copy of every batch.
+    pub recorder: Option<Recorder>,
     /// By when a shutdown must be over; `None` while the agent runs.
     pub deadline: watch::Receiver<Option<Instant>>,
 }
@@ -309,6 +313,9 @@ impl Stream {
         for lane in [1, 0] {
             for input in &mut self.parts.inputs {
                 while let Some(sealed) = input[lane].pop() {
+                    if let Some(recorder) = &mut self.parts.recorder {
+                        recorder.offer(&sealed.batch, sealed.urgent, clock::boot_ns());
+                    }
                     dropped += self.window.offer(sealed);
                 }
             }
@@ -411,7 +418,7 @@ async fn deadline(watched: &mut watch::Receiver<Option<Instant>>) {
 
 /// A pause of 50 to 100 % of `pause`, so that many agents do not come back at once.
 fn jittered(pause: Duration) -> Duration {
-    let random = crate::event::mix(crate::clock::boot_ns() ^ u64::from(std::process::id())) % 512;
+    let random = crate::event::mix(clock::boot_ns() ^ u64::from(std::process::id())) % 512;
     pause / 2 + pause.mul_f64(f64::from(u32::try_from(random).unwrap_or(0)) / 1024.0)
 }
 

@@ -23,7 +23,7 @@ pub enum Lane {
 }
 
 /// The settings in force, replaced as a whole by a reload; a load costs a few nanoseconds.
-pub type Live = arc_swap::ArcSwap<crate::config::Settings>;
+pub type Live = arc_swap::ArcSwap<Settings>;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -34,13 +34,15 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::collector::{CollectorInfo, Context, Stop, Unavailable};
-use crate::egress::batch::Sequences;
+use crate::config::Settings;
+use crate::egress::batch::{Sealed, Sequences};
 use crate::egress::stream::{self, StreamReport};
 use crate::entity::EntityTable;
 use crate::event::Source;
 use crate::health::Health;
 use crate::ledger::{Dropped, Ledger};
 use crate::proto::{Hello, LedgerReport};
+use crate::recording::Recorder;
 use crate::sys::Ring;
 use queue::QueueCounters;
 use worker::End;
@@ -145,6 +147,8 @@ pub struct Parts<'start, Inspect> {
     /// Makes the worker of the thread that follows the shards and ends after them; it gets a way to egress of its
     /// own. Called once every shard has its `inspect`.
     pub explain: Option<MakeExplain<'start>>,
+    /// Gets a copy of every batch.
+    pub recorder: Option<Recorder>,
     /// Makes the report that the server shows.
     pub ledger_report: Box<dyn Fn(&Reports) -> LedgerReport + Send>,
 }
@@ -184,34 +188,17 @@ pub fn start<Inspect: shard::Inspect>(
     parts: Parts<'_, Inspect>,
 ) -> Result<Engine, StartError> {
     let settings = shared.live.load_full();
-    let cores: Vec<usize> =
-        core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
-    let ring_count = parts.rings.as_ref().map_or(0, |rings| rings.bulk.len());
-    let placement = placement::place(&cores, ring_count, &settings.cores, settings.shards);
+    let placement = place(&settings, parts.rings.as_ref().map_or(0, |rings| rings.bulk.len()));
     let boot_id = <[u8; 16]>::try_from(&parts.hello.boot_id[..]).unwrap_or_default();
     let wake = Arc::new(Notify::new());
     let (deadline, deadline_seen) = watch::channel(None);
 
-    let mut reports = Reports::default();
-    let mut sealed_inputs = Vec::new();
-    let mut outputs = Vec::new();
-    let mut way_to_egress = || {
-        let [bulk, urgent] = [0; 2].map(|_| queue::batches(BATCH_QUEUE));
-        sealed_inputs.push([bulk.1, urgent.1]);
-        shard::Output { lanes: [bulk.0, urgent.0], wake: Arc::clone(&wake) }
-    };
-    let explain_output = parts.explain.is_some().then(&mut way_to_egress);
-    for _ in &placement.shards {
-        outputs.push(way_to_egress());
-        reports.shards.push(Arc::new(Mutex::new(shard::ShardReport::new())));
-    }
-    let mut inputs: Vec<Vec<shard::Input>> = placement.shards.iter().map(|_| Vec::new()).collect();
-    let mut producer = |source| -> Vec<[queue::WordSender; 2]> {
-        inputs.iter_mut().map(|inputs| connect(inputs, source, &mut reports)).collect()
-    };
-    let drains = placement.drains.iter().filter(|_| parts.rings.is_some());
-    let ports: Vec<_> = drains.map(|_| producer(Source::Ebpf)).collect();
-    let own: Vec<_> = parts.collectors.iter().map(|collector| producer(collector.source)).collect();
+    let drains = if parts.rings.is_some() { placement.drains.len() } else { 0 };
+    let mut queues = Queues::new(placement.shards.len(), &wake);
+    let explain_output = parts.explain.is_some().then(|| queues.way_to_egress());
+    let ports: Vec<_> = (0..drains).map(|_| queues.producer(Source::Ebpf)).collect();
+    let own: Vec<_> = parts.collectors.iter().map(|collector| queues.producer(collector.source)).collect();
+    let Queues { reports, sealed_inputs, outputs, inputs, .. } = queues;
     let reports = Arc::new(reports);
 
     let egress = spawn_egress(
@@ -230,6 +217,7 @@ pub fn start<Inspect: shard::Inspect>(
                 let reports = Arc::clone(&reports);
                 Box::new(move || (parts.ledger_report)(&reports))
             },
+            recorder: parts.recorder,
             deadline: deadline_seen,
         },
         &shared.health,
@@ -237,31 +225,18 @@ pub fn start<Inspect: shard::Inspect>(
 
     let ends = inputs.into_iter().zip(outputs).zip(reports.shards.iter().cloned()).collect();
     let shards = spawn_shards(shared, &placement.shards, ends, &*parts.entities, &*parts.inspect)?;
-    let explain = match parts.explain.zip(explain_output) {
-        Some((make, output)) => Some(spawn("explain", placement.egress, shared, make(output))?),
-        None => None,
-    };
+    let explain = parts.explain.zip(explain_output).map(|(make, output)| make(output));
+    let explain = explain.map(|worker| spawn("explain", placement.egress, shared, worker)).transpose()?;
     let (stop_collectors, stop_seen) = Stop::new();
+    let context = |port| context(shared, port, boot_id, stop_seen.clone());
     let own = own.into_iter().map(|lanes| shard_ports(lanes, &shards)).zip(parts.collectors).collect();
-    let context = |port| Context {
-        port,
-        live: Arc::clone(&shared.live),
-        health: Arc::clone(&shared.health),
-        ledger: Arc::clone(&shared.ledger),
-        stop: stop_seen.clone(),
-        boot_id,
-        state_dir: settings.state_dir.clone(),
-    };
     let collectors = spawn_collectors(shared, placement.egress, own, &context, parts.unavailable)?;
     let stop = Arc::new(AtomicBool::new(false));
     let signals =
         drain::Signals { stop: Arc::clone(&stop), fill_permille: Arc::clone(&reports.fill_permille) };
     let ports = ports.into_iter().map(|lanes| shard_ports(lanes, &shards));
-    let drains = match parts.rings {
-        Some(rings) => spawn_drains(shared, &placement.drains, rings, ports.collect(), &signals)?,
-        None => Vec::new(),
-    };
-    let ledger = Arc::clone(&shared.ledger);
+    let spawn = |rings| spawn_drains(shared, &placement.drains, rings, ports.collect(), &signals);
+    let drains = parts.rings.map(spawn).transpose()?.unwrap_or_default();
     Ok(Engine {
         drains,
         collectors,
@@ -272,9 +247,69 @@ pub fn start<Inspect: shard::Inspect>(
         stop,
         wake,
         deadline,
-        ledger,
+        ledger: Arc::clone(&shared.ledger),
         reports,
     })
+}
+
+/// Where threads run, on the cores that this process may use.
+fn place(settings: &Settings, rings: usize) -> placement::Placement {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let cores: Vec<usize> = cores.into_iter().map(|core| core.id).collect();
+    placement::place(&cores, rings, &settings.cores, settings.shards)
+}
+
+/// The queues of the path, with those of their ends that are not given away yet.
+struct Queues {
+    reports: Reports,
+    wake: Arc<Notify>,
+    /// To egress, by sender.
+    sealed_inputs: Vec<[queue::BatchReceiver<Sealed>; 2]>,
+    /// By shard.
+    outputs: Vec<shard::Output>,
+    inputs: Vec<Vec<shard::Input>>,
+}
+
+impl Queues {
+    fn new(shards: usize, wake: &Arc<Notify>) -> Self {
+        let mut queues = Self {
+            reports: Reports::default(),
+            wake: Arc::clone(wake),
+            sealed_inputs: Vec::new(),
+            outputs: Vec::new(),
+            inputs: (0..shards).map(|_| Vec::new()).collect(),
+        };
+        for _ in 0..shards {
+            let output = queues.way_to_egress();
+            queues.outputs.push(output);
+            queues.reports.shards.push(Arc::new(Mutex::new(shard::ShardReport::new())));
+        }
+        queues
+    }
+
+    fn way_to_egress(&mut self) -> shard::Output {
+        let [bulk, urgent] = [0; 2].map(|_| queue::batches(BATCH_QUEUE));
+        self.sealed_inputs.push([bulk.1, urgent.1]);
+        shard::Output { lanes: [bulk.0, urgent.0], wake: Arc::clone(&self.wake) }
+    }
+
+    /// From one producer to every shard.
+    fn producer(&mut self, source: Source) -> Vec<[queue::WordSender; 2]> {
+        let Self { inputs, reports, .. } = self;
+        inputs.iter_mut().map(|inputs| connect(inputs, source, reports)).collect()
+    }
+}
+
+fn context(shared: &Shared, port: port::Port, boot_id: [u8; 16], stop: Stop) -> Context {
+    Context {
+        port,
+        live: Arc::clone(&shared.live),
+        health: Arc::clone(&shared.health),
+        ledger: Arc::clone(&shared.ledger),
+        stop,
+        boot_id,
+        state_dir: shared.live.load().state_dir.clone(),
+    }
 }
 
 /// Makes the two queues from one producer to one shard.

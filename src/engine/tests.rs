@@ -478,6 +478,7 @@ fn a_panicking_shard_costs_the_others_nothing() {
     let engine = super::start(
         &shared,
         super::Parts {
+            recorder: None,
             rings: Some(super::Rings {
                 bulk: vec![(0, bulk)],
                 urgent,
@@ -552,6 +553,7 @@ fn a_broken_egress_breaks_the_engine() {
     let engine = super::start(
         &shared,
         super::Parts {
+            recorder: None,
             rings: Some(super::Rings {
                 bulk: vec![(0, bulk)],
                 urgent,

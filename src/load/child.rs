@@ -104,6 +104,11 @@ impl Start {
         Ok(Child { inner, name })
     }
 
+    /// Runs it to its end; an exit that is not 0 is an error.
+    pub(super) fn run(self, limit: Duration) -> Result<(), LoadError> {
+        self.spawn()?.expect_success(limit)
+    }
+
     /// Runs it to its end and returns what it wrote; an exit that is not 0 is an error.
     pub(super) fn output(self, limit: Duration) -> Result<String, LoadError> {
         let mut child = self.stdout_piped().spawn()?;

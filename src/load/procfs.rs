@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 
+use super::stats::float;
+
 /// CPU time of a process, all threads that live, nanoseconds: the scheduler's own sums, not ticks.
 ///
 /// 0 when the process is gone.
@@ -89,6 +91,14 @@ struct Stat {
     parent: u32,
     /// Its own and that of the children that it has waited for, ticks.
     ticks: u64,
+    /// That of those children alone.
+    waited: u64,
+}
+
+/// CPU time of the children that this process has waited for, seconds.
+pub(super) fn waited_s() -> f64 {
+    let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    float(parse_stat(&text).map_or(0, |stat| stat.waited)) / float(ticks_per_second())
 }
 
 fn parse_stat(text: &str) -> Option<Stat> {
@@ -98,6 +108,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat {
         parent: u32::try_from(field(1)?).ok()?,
         ticks: field(11)? + field(12)? + field(13)? + field(14)?,
+        waited: field(13)? + field(14)?,
     })
 }
 
@@ -144,7 +155,7 @@ mod tests {
     #[test]
     fn stat_survives_hostile_names() {
         let text = "42 (a) b (c) S 7 42 42 0 -1 4194560 1 2 3 4 10 20 30 40 20 0 1 0 100 1 1";
-        assert_eq!(parse_stat(text), Some(Stat { parent: 7, ticks: 100 }));
+        assert_eq!(parse_stat(text), Some(Stat { parent: 7, ticks: 100, waited: 0 }));
         assert_eq!(parse_stat("42 (a"), None);
     }
 

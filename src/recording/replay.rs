@@ -4,7 +4,9 @@
 //! - Events come in the order of their times, and a tick between them for each second that passes.
 //! - Nothing here asks the host: the same files say the same everywhere.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -13,6 +15,7 @@ use serde_json::Value as Json;
 use super::load::Recording;
 use crate::detect::{Detectors, EventId, Fact, Subject, Value};
 use crate::event::Event;
+use crate::explain::{Bounds, Explain, Incident, RuleSet};
 
 /// Detectors are asked for what they held back this often.
 const TICK_NS: u64 = 1_000_000_000;
@@ -64,7 +67,7 @@ struct FactLine<'fact> {
     source: &'static str,
     keys: Vec<String>,
     events: Vec<String>,
-    detail: &'fact std::collections::BTreeMap<&'static str, Value>,
+    detail: &'fact BTreeMap<&'static str, Value>,
 }
 
 fn time(boot_unix_ns: u64, time_ns: u64) -> String {
@@ -106,6 +109,47 @@ pub fn write_fact(fact: &Fact, boot_unix_ns: u64, out: &mut impl Write) -> io::R
     out.write_all(b"\n")
 }
 
+/// The facts of a recording, as lines of JSON.
+///
+/// # Errors
+/// None that memory has not.
+pub fn facts(recording: &Recording) -> io::Result<String> {
+    let mut text = Vec::new();
+    let mut failed = Ok(());
+    run(recording, |_, facts| {
+        for fact in &facts {
+            if failed.is_ok() {
+                failed = write_fact(fact, recording.boot_unix_ns, &mut text);
+            }
+        }
+    });
+    failed?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// The incidents of a recording as they are in the end, in the order of their beginnings.
+#[must_use]
+pub fn incidents(recording: &Recording, rules: Arc<RuleSet>) -> Vec<Incident> {
+    let mut explain = Explain::new(recording.boot_id, rules, Bounds::default());
+    let mut revisions = Vec::new();
+    let mut last = BTreeMap::new();
+    let mut due_ns = 0;
+    run(recording, |now_ns, facts| {
+        facts.into_iter().for_each(|fact| explain.insert(fact));
+        // As often as while the agent runs.
+        if now_ns >= due_ns {
+            due_ns = now_ns + TICK_NS;
+            explain.settle(now_ns, recording.boot_unix_ns, &mut revisions);
+        }
+        last.extend(revisions.drain(..).map(|incident| (incident.id.clone(), incident)));
+    });
+    explain.settle(due_ns, recording.boot_unix_ns, &mut revisions);
+    last.extend(revisions.drain(..).map(|incident| (incident.id.clone(), incident)));
+    let mut incidents: Vec<Incident> = last.into_values().collect();
+    incidents.sort_by(|one, other| (&one.started_at, &one.id).cmp(&(&other.started_at, &other.id)));
+    incidents
+}
+
 /// What was wrong with the files, for people; empty if all was well.
 #[must_use]
 pub fn remarks(recording: &Recording) -> String {
@@ -118,3 +162,6 @@ pub fn remarks(recording: &Recording) -> String {
     }
     remarks
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 //!
 //! Invariants:
 //! - [`Recorder::offer`] never waits: what does not fit the queue is left out and counted.
-//! - The ring never takes more than its bytes, and no more a second than [`RING_BYTES_PER_S`] of what is not urgent.
+//! - The ring never takes more than its bytes and one batch, and no more a second than [`RING_BYTES_PER_S`] of what is not urgent.
 //! - A disk that fails ends that recording with one message; the agent goes on.
 
 use std::fs::{self, File};
@@ -111,7 +111,7 @@ impl Recorder {
         let (has_file, has_ring) = (file.is_some(), ring.is_some());
         let mut writer = Writer { pieces, used, file, ring, report: Arc::clone(&report) };
         let thread = std::thread::Builder::new().name("recorder".into()).spawn(move || writer.run())?;
-        let (second, budget) = (0, 0);
+        let (second, budget) = (u64::MAX, 0);
         Ok(Some(Self {
             sender: Some(sender),
             spare,
@@ -248,6 +248,7 @@ impl Sink {
 /// The last batches, in files that are replaced as a whole.
 struct Ring {
     dir: PathBuf,
+    bytes_max: u64,
     segment_bytes: u64,
     hello: Hello,
     number: u64,
@@ -259,7 +260,8 @@ impl Ring {
         fs::create_dir_all(&dir)?;
         let number = numbers(&dir)?.last().map_or(1, |last| last + 1);
         let sink = Sink::create(&segment(&dir, number), &hello)?;
-        let ring = Self { dir, segment_bytes: (bytes / SEGMENTS).max(64 << 10), hello, number, sink };
+        let segment_bytes = (bytes / SEGMENTS).max(64 << 10);
+        let ring = Self { dir, bytes_max: bytes, segment_bytes, hello, number, sink };
         ring.prune()?;
         Ok(ring)
     }
@@ -273,10 +275,18 @@ impl Ring {
         self.sink.write(frame)
     }
 
+    /// Makes room for the segment that was begun.
     fn prune(&self) -> io::Result<()> {
-        for number in numbers(&self.dir)? {
-            if number + SEGMENTS <= self.number {
-                fs::remove_file(segment(&self.dir, number))?;
+        let mut room = self.bytes_max.saturating_sub(self.segment_bytes);
+        for number in numbers(&self.dir)?.into_iter().rev().filter(|number| *number != self.number) {
+            let path = segment(&self.dir, number);
+            match room.checked_sub(fs::metadata(&path)?.len()) {
+                Some(rest) => room = rest,
+                None => {
+                    // What is older goes too: a ring has no holes.
+                    room = 0;
+                    fs::remove_file(path)?;
+                }
             }
         }
         Ok(())

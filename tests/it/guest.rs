@@ -12,7 +12,12 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
+use crate::rig::changes::{Changes, Event};
+use crate::rig::script::{Line, Said};
 use crate::skipped;
+
+/// The scripts that provoke in the guest what the container rig cannot.
+const PROVOKED: [&str; 4] = ["oom-kill", "pressure-kill", "segfault", "clock-step"];
 
 /// What the guest left behind.
 #[derive(Debug)]
@@ -34,6 +39,22 @@ impl Findings {
         let text = self.text(name);
         serde_json::from_str(&text)
             .unwrap_or_else(|error| panic!("{name} ({error}):\n{text}\n{}", self.log()))
+    }
+
+    /// The events of a kind.
+    fn events(&self, kind: &str) -> Vec<Event> {
+        let answer = self.json(&format!("all.{kind}"));
+        answer.as_array().expect("a list of events").iter().cloned().map(Event).collect()
+    }
+
+    /// How units ended, as this script says, which must have done what it was meant to.
+    fn outcomes(&self, script: &str) -> Vec<Line> {
+        let said = self.text(&format!("provoked.{script}"));
+        let errors = self.text(&format!("provoked.{script}.log"));
+        assert_eq!(self.status(&format!("provoked.{script}")), 0, "{script}: {said}\n{errors}");
+        let said = Said::read(&said);
+        assert!(said.is_whole(script), "{said:?}");
+        said.lines("outcome").cloned().collect()
     }
 
     /// What was said in the guest, for a failure's message.
@@ -90,9 +111,11 @@ fn boot() -> Guest {
         .arg(here("it/guest/script.sh"))
         .args([server, collector])
         .args([&build, &std::env::current_exe().unwrap()])
+        .arg(here("rigs/provoke/lib.sh"))
+        .args(PROVOKED.map(|name| here(&format!("rigs/provoke/{name}.sh"))))
         .env("TAPIO_GUEST_RESULT", &folder)
-        // Half a minute on an idle machine, minutes on a busy one.
-        .env("TAPIO_GUEST_LIMIT", "900")
+        // Minutes on an idle machine, ten times that on a busy one.
+        .env("TAPIO_GUEST_LIMIT", "1800")
         .output()
         .unwrap();
     let findings = Findings { folder };
@@ -182,6 +205,32 @@ fn events_of_each_sort_arrive() {
     assert_eq!(entity["trace_id"], findings.text("invocation").trim(), "{entity:#}");
 }
 
+/// Scenario: a unit that outgrows its limit again and again, one that systemd-oomd kills, one that crashes.
+/// Guarantees: each ends as only a host with cgroup v2 says it, and exactly one event says the same.
+#[test]
+fn units_end_as_they_were_made_to() {
+    let Some(findings) = findings("units_end_as_they_were_made_to") else { return };
+    let outcomes: Vec<Line> =
+        ["oom-kill", "pressure-kill", "segfault"].iter().flat_map(|name| findings.outcomes(name)).collect();
+    let results: Vec<_> = outcomes.iter().map(|outcome| outcome.field("result")).collect();
+    assert_eq!(results, ["oom-kill", "oom-kill", "core-dump"]);
+    Changes::new(findings.events("unit_state")).assert_ends(&outcomes);
+    // Of four starts within the limit, each ended by the kernel.
+    assert!(findings.events("oom_victim").len() >= 3, "{}", findings.log());
+}
+
+/// Scenario: as above; then the clock is set forward and back.
+/// Guarantees: the journal's word of the core dump and of each step of the clock has arrived.
+#[test]
+fn the_journal_of_the_guest_arrives() {
+    let Some(findings) = findings("the_journal_of_the_guest_arrives") else { return };
+    assert_eq!(findings.outcomes("clock-step").len(), 0, "no unit ends by it");
+    let records = findings.events("log_record");
+    let count = |id: &str| records.iter().filter(|record| record.0["slots"]["message_id"] == id).count();
+    assert_eq!(count("fc2e22bc6ee647b6b90729ab34a250b1"), 1, "core dumps; {}", findings.log());
+    assert!(count("c7a787079b354eaaa9e77b371893cd27") >= 2, "steps of the clock; {}", findings.log());
+}
+
 /// Scenario: the agent is told to stop, then the server.
 /// Guarantees: both end with 0, and what the agent made is on the server or accounted for.
 #[test]
@@ -192,14 +241,20 @@ fn the_ledger_closes_at_the_end() {
 
     let server = findings.json("server.json");
     let agent = &server["agents"][0];
-    let row = &agent["ledger"]["rows"][0];
-    let number = |name: &str| row[name].as_u64().unwrap_or_else(|| panic!("{name}: {server:#}"));
-    assert_eq!(row["source"], "ebpf", "{server:#}");
-    assert!(number("acked") > 50, "{server:#}");
-    assert_eq!(number("produced"), number("ring_lost") + number("drained"), "{server:#}");
-    // The server was there all the time, and the rings are far larger than what happened: nothing was lost.
-    assert_eq!(number("produced"), number("acked"), "{server:#}");
+    let rows = agent["ledger"]["rows"].as_array().unwrap_or_else(|| panic!("{server:#}"));
+    let mut acked = 0;
+    for row in rows {
+        let number = |name: &str| row[name].as_u64().unwrap_or_else(|| panic!("{name}: {server:#}"));
+        assert_eq!(number("produced"), number("ring_lost") + number("drained"), "{server:#}");
+        // The server was there all the time, and the rings are far larger than what happened: nothing was lost.
+        assert_eq!(number("produced"), number("acked"), "{server:#}");
+        acked += number("acked");
+    }
+    for source in ["ebpf", "journald", "systemd"] {
+        let row = rows.iter().find(|row| row["source"] == source).unwrap_or_else(|| panic!("{server:#}"));
+        assert!(row["acked"].as_u64().is_some_and(|acked| acked > 50), "{server:#}");
+    }
     for stored in [&agent["events"], &server["store"]["events"]] {
-        assert_eq!(stored.as_u64(), Some(number("acked")), "{server:#}");
+        assert_eq!(stored.as_u64(), Some(acked), "{server:#}");
     }
 }

@@ -3,10 +3,14 @@
 //! `journalctl -o export` is what is right. Where it stops at damage and the reader goes on, each test says what
 //! equality means then.
 
+/// The collector, from journald to a query of the server.
+mod collector;
 /// What the reader says of damage, and files that change while they are read.
 mod damage;
 /// Entries as both sides tell them.
 mod export;
+/// The agent and journald, killed again and again.
+mod kills;
 /// A journald of our own, with the reader at its heels.
 mod live;
 /// Files from systemd-journal-remote.

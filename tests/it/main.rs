@@ -21,8 +21,12 @@ mod entity;
 mod guest;
 /// The journal reader beside journalctl.
 mod journal;
+/// Incidents as an independent receiver reads them.
+mod otlp;
 /// The agent on a host with a whole systemd, where failures are provoked.
 mod rig;
+/// Usage of this machine's cgroups.
+mod sampler;
 /// tapio-server, from outside.
 mod server;
 /// What the compiler and clippy do not check about the repository.

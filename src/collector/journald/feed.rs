@@ -3,7 +3,10 @@
 //! Invariants:
 //! - `at` is behind the last entry that was sent or passed over: seeking there repeats and leaves out nothing.
 
-use super::journal::{Cursor, Entry, Gap, Reader, Seek, Source};
+use std::path::{Path, PathBuf};
+
+use super::journal::{Cause, Cursor, Entry, Gap, Reader, Seek, Source};
+use super::missing::Missing;
 use super::position::{Kept, Mark, PositionFile};
 
 /// One journal.
@@ -17,13 +20,14 @@ pub(super) struct Feed {
     at: Mark,
     /// What its file holds.
     kept: Option<Mark>,
+    missing: Missing,
     /// Counted as lost: drop records up to this number of this lineage.
     counted: ([u8; 16], u64),
 }
 
 impl Feed {
     /// A journal that is read from where its file says, else from `start_us` on.
-    pub(super) fn new(source: Source, state_dir: &std::path::Path, start_us: u64) -> Self {
+    pub(super) fn new(source: Source, state_dir: &Path, start_us: u64) -> Self {
         let file = PositionFile::of(&source, state_dir);
         let (at, kept) = match file.load() {
             Kept::Mark(mark) => (mark, Some(mark)),
@@ -33,7 +37,7 @@ impl Feed {
                 (Mark::From(crate::clock::unix_ns() / 1000), None)
             }
         };
-        Self { source, file, reader: None, at, kept, counted: ([0; 16], 0) }
+        Self { source, file, reader: None, at, kept, missing: Missing::default(), counted: ([0; 16], 0) }
     }
 
     /// Opens the journal if it is not; why it cannot be.
@@ -49,8 +53,13 @@ impl Feed {
     pub(super) fn seek(&mut self, mark: Mark) {
         self.at = mark;
         let Some(reader) = &mut self.reader else { return };
+        self.missing.restart(None);
         match reader.seek(mark.position()) {
-            Ok(Seek::Exact) => {}
+            Ok(Seek::Exact) => {
+                if let Mark::Behind(cursor) = mark {
+                    self.missing.restart(Some((cursor.seqnum_id, cursor.seqnum)));
+                }
+            }
             Ok(Seek::Gone) => {
                 tracing::warn!(
                     "the entry of the journal that was read last is gone ({}): it goes on with the next \
@@ -83,9 +92,18 @@ impl Feed {
         }
     }
 
+    /// An entry was read.
+    pub(super) fn read(&mut self, cursor: &Cursor, now_ns: u64) {
+        self.missing.read(cursor.seqnum_id, cursor.seqnum, now_ns);
+    }
+
     /// What could not be read.
-    pub(super) fn take_gaps(&mut self) -> Vec<Gap> {
-        self.reader.as_mut().map(Reader::take_gaps).unwrap_or_default()
+    pub(super) fn take_gaps(&mut self, now_ns: u64) -> Vec<Gap> {
+        let mut gaps = self.reader.as_mut().map(Reader::take_gaps).unwrap_or_default();
+        while let Some(lost) = self.missing.due(now_ns) {
+            gaps.push(Gap { cause: Cause::Vacuumed, lost: Some(lost), file: PathBuf::new() });
+        }
+        gaps
     }
 
     /// The entry of this cursor was sent or passed over.

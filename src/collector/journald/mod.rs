@@ -13,6 +13,7 @@ mod feed;
 pub mod journal;
 mod kernel;
 mod meaning;
+mod missing;
 mod own;
 mod pattern;
 mod position;

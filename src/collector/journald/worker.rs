@@ -175,18 +175,19 @@ impl JournalWorker {
             let Some(entry) = self.feeds[feed].next() else { break };
             moved = true;
             let cursor = entry.cursor();
-            if self.poisoned.contains(&cursor) {
-                self.pass_over(feed, cursor);
-                continue;
-            }
-            self.reading = Some(cursor);
-            let made = self.maker.entry(&cursor, &Said::new(entry.fields()), wishes);
-            self.reading = None;
-            if !entry.is_intact() {
-                // Cut off while it was read: the reader names the gap.
-                continue;
-            }
+            let made = if self.poisoned.contains(&cursor) {
+                None
+            } else {
+                self.reading = Some(cursor);
+                let made = self.maker.entry(&cursor, &Said::new(entry.fields()), wishes);
+                self.reading = None;
+                made
+            };
+            let intact = entry.is_intact();
+            self.feeds[feed].read(&cursor, now_ns);
             match made {
+                // Cut off while it was read: the reader names the gap.
+                _ if !intact => {}
                 Some(made) => self.held = Some(Held { feed, cursor: Some(cursor), made }),
                 None => self.pass_over(feed, cursor),
             }
@@ -247,7 +248,7 @@ impl JournalWorker {
         if self.held.is_some() {
             return false;
         }
-        let gaps = self.feeds[feed].take_gaps();
+        let gaps = self.feeds[feed].take_gaps(now_ns);
         let any = !gaps.is_empty();
         for gap in gaps {
             let entries = gap.cause.is_of_entries();

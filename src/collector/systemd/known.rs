@@ -118,19 +118,21 @@ impl Known {
         passed.sort_unstable();
         for (time, active) in passed.into_iter().flatten() {
             let begun = change.inactive_exit_us.unwrap_or(0);
+            if active == "inactive" && begun > time && next.sub.starts_with("auto-restart") {
+                // What is announced, a restart with the result, says this, too.
+                continue;
+            }
             // The result belongs to the run that ended, unless another one began since.
-            let waits = next.sub.starts_with("auto-restart");
-            let is_own = active == "inactive" && (begun <= time || waits);
+            let is_own = active == "inactive" && begun <= time;
             let result = if is_own { next.result.clone() } else { Box::default() };
             let failed = is_own && !matches!(&*result, "" | SUCCESS);
-            let is_earlier = begun > time && !waits;
             let state = UnitState {
                 changed_us: time,
                 active_before: next.active_before.clone(),
                 active: if failed { "failed".into() } else { active.into() },
                 sub: Box::default(),
                 result,
-                invocation: if is_earlier { self.state.invocation } else { next.invocation },
+                invocation: if begun > time { self.state.invocation } else { next.invocation },
                 ..next.clone()
             };
             next.active_before.clone_from(&state.active);

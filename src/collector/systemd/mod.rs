@@ -2,7 +2,8 @@
 //!
 //! `place` knows where the manager may be, `link` connects and asks, `signal` and `property` read messages, `ring`
 //! stands between the connection and everything that may wait, `model` and `known` say what is new, `session` keeps
-//! the three together, `emit` makes events.
+//! the three together, `emit` makes events. Where the manager cannot be asked, `fallback` follows its records in the
+//! journal, and `rebuild` makes the same of them.
 //!
 //! Invariants:
 //! - Subscribed first, listed second, compared third: no transition falls between two of them.
@@ -10,6 +11,7 @@
 //! - A manager that is not there, is slow, restarts or says nonsense costs its own events only, and those are counted.
 
 mod emit;
+mod fallback;
 mod known;
 mod link;
 mod model;
@@ -17,6 +19,7 @@ mod name;
 mod output;
 mod place;
 mod property;
+mod rebuild;
 mod ring;
 mod session;
 mod signal;
@@ -30,6 +33,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::emit::Emitter;
+use self::fallback::Fallback;
 use self::link::Link;
 use self::model::Model;
 use self::place::Place;
@@ -66,12 +70,17 @@ struct Collector {
     kept: Kept,
     health: Arc<Health>,
     stop: Stop,
+    boot_id: [u8; 16],
+    /// Whether the journal will do: not where somebody named a place.
+    may_fall_back: bool,
+    fallback: Option<Fallback>,
     /// What the log says already.
     logged: String,
 }
 
 impl Collector {
     fn new(context: Context, places: Vec<Place>, bounds: Bounds) -> Self {
+        let may_fall_back = context.live.load().systemd_bus.is_empty();
         let emitter = Emitter::new(context.port, context.ledger, context.stop.clone());
         Self {
             places,
@@ -79,6 +88,9 @@ impl Collector {
             kept: Kept { model: Model::default(), emitter, outputs: VecDeque::new(), is_complete: false },
             health: context.health,
             stop: context.stop,
+            boot_id: context.boot_id,
+            may_fall_back,
+            fallback: None,
             logged: String::new(),
         }
     }
@@ -102,6 +114,7 @@ impl Collector {
         loop {
             match self.connect().await {
                 Ok((link, ring)) => {
+                    self.fallback = None;
                     let begun = Instant::now();
                     let ended = self.converse(link, ring).await;
                     if matches!(ended, Ended::Stopped) {
@@ -113,14 +126,38 @@ impl Collector {
                     let reason = format!("not connected to the manager, trying again: {ended}");
                     self.say(State::Degraded, &reason);
                 }
-                Err(reason) if self.kept.is_complete => self.say(State::Degraded, &reason),
-                Err(reason) => self.say(State::Disabled, &reason),
+                Err(reason) => {
+                    let at = Instant::now() + last;
+                    match self.fall_back(&reason, at).await {
+                        Some(true) => return,
+                        Some(false) => continue,
+                        None if self.kept.is_complete => self.say(State::Degraded, &reason),
+                        None => self.say(State::Disabled, &reason),
+                    }
+                }
             }
             tokio::select! {
                 () = self.stop.wait() => return,
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(last),
             }
         }
+    }
+
+    /// Follows the journal until this time, if there is one; true if the agent ends.
+    async fn fall_back(&mut self, reason: &str, until: Instant) -> Option<bool> {
+        if self.fallback.is_none() && self.may_fall_back {
+            self.fallback = Fallback::open(self.boot_id);
+        }
+        let mut fallback = self.fallback.take()?;
+        self.say(
+            State::Degraded,
+            &format!(
+                "units are followed through the journal, without relations, limits and what is not logged: {reason}"
+            ),
+        );
+        let ends = fallback.follow(&mut self.kept, until, &mut self.stop).await;
+        self.fallback = Some(fallback);
+        Some(ends)
     }
 
     /// The first place where a manager answers.

@@ -22,6 +22,8 @@ struct KnownJob {
     job: Job,
     /// Said already.
     is_said: bool,
+    /// Its unit was up when it was queued.
+    was_alive: bool,
     listing: u32,
 }
 
@@ -177,7 +179,8 @@ impl Model {
             out.push_back(Output::Job(job));
             return false;
         }
-        self.jobs.insert(id, KnownJob { job, is_said: false, listing: self.listing });
+        let was_alive = self.is_alive(unit);
+        self.jobs.insert(id, KnownJob { job, is_said: false, was_alive, listing: self.listing });
         true
     }
 
@@ -193,7 +196,10 @@ impl Model {
     /// A job ended.
     pub(super) fn job_removed(&mut self, end: JobEnd<'_>, out: &mut VecDeque<Output>) {
         let JobEnd { id, unit, result, at_ns } = end;
-        self.job_kind(id, "", out);
+        // Over before it could be asked for: only a stop, done, leaves a unit down that was up.
+        let was_alive = self.jobs.get(&id).is_some_and(|known| known.was_alive);
+        let is_stop = was_alive && result == "done" && !self.is_alive(unit);
+        self.job_kind(id, if is_stop { "stop" } else { "" }, out);
         let mut job = match self.jobs.remove(&id) {
             Some(known) => known.job,
             None => self.job(id, unit, at_ns),

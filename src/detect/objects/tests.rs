@@ -77,11 +77,8 @@ fn events_mean_what_they_say() {
 #[test]
 fn pulls_fail_for_a_reason() {
     for (message, expected) in [
-        ("dial tcp: lookup registry.local on 10.0.0.2:53: no such host", Some("dns")),
-        (
-            "tls: failed to verify certificate: x509: certificate signed by unknown authority",
-            Some("certificate"),
-        ),
+        ("dial tcp: lookup registry.local on 10.0.0.2:53: no such host", Some("no_such_host")),
+        ("tls: failed to verify certificate: x509: certificate signed by unknown authority", Some("x509")),
         ("401 Unauthorized: authentication required", Some("unauthorized")),
         ("docker.io/library/x:1: not found", Some("not_found")),
         ("dial tcp 10.0.0.9:443: connect: connection refused", Some("unreachable")),

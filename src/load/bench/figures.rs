@@ -1,11 +1,12 @@
 //! The table of figures: what each is called, what it should cost, and how it is measured.
 
+use super::journal::{Backfill, Side};
 use super::legs::{self, Baseline, LoadLeg};
 use super::line::{Head, Line};
 use super::programs::Program;
 use super::report::{Measure, Report};
 use super::rounds::{self, Rounds};
-use super::{Rig, slowdown};
+use super::{Rig, journal_tail, sampler, slowdown};
 use crate::load::LoadError;
 
 /// How a figure is measured.
@@ -19,10 +20,16 @@ enum How {
     Disk(LoadLeg),
     /// The agent with nothing to do.
     Idle(Measure),
+    /// The sampler with so many services beside it.
+    Sampler(usize),
     /// An observed program.
     Real(Program),
     /// The worst observed program.
     Worst,
+    /// A whole journal, read by each side.
+    JournalBackfill,
+    /// The tail of a live journal.
+    JournalTail,
 }
 
 /// A figure.
@@ -174,6 +181,27 @@ pub(super) const FIGURES: &[Figure] = &[
         How::Idle(Measure::IdlePct),
         "CPU with nothing to do, percent of a core",
     ),
+    figure(
+        "sampler_cpu",
+        "pct",
+        Some(0.1),
+        How::Sampler(200),
+        "the sampler's thread with 200 services, every 10 s, percent of a core",
+    ),
+    figure(
+        "journal_backfill",
+        "us",
+        Some(1.0),
+        How::JournalBackfill,
+        "CPU an entry of 400 k of 20 fields, every byte touched, against libsystemd and journalctl",
+    ),
+    figure(
+        "journal_tail_p50",
+        "ms",
+        Some(5.0),
+        How::JournalTail,
+        "send to read through a private journald, looked at every ms, against journalctl --follow",
+    ),
 ];
 
 /// Runs that more than one figure reads, kept so that they are made once.
@@ -230,9 +258,49 @@ pub(super) fn measure(rig: &Rig, cache: &mut Cache, figure: &Figure) -> Result<L
             Ok(plain(head, rounds, Measure::ServerUs).against("write and fdatasync alone", &disk, &ratios))
         }
         How::Against(leg, measure, baseline) => against(rig, cache, head, (leg, measure, baseline)),
+        How::Sampler(services) => {
+            let rounds = rounds::run(1, 1, |_| sampler::run(rig, services))?;
+            Ok(plain(head, &rounds, Measure::SamplerPct))
+        }
         How::Real(program) => slowdown::real(rig, head, program),
         How::Worst => slowdown::worst(rig, head),
+        How::JournalBackfill => journal_backfill(rig, head),
+        How::JournalTail => journal_tail(rig, head),
     }
+}
+
+fn journal_backfill(rig: &Rig, head: Head) -> Result<Line, LoadError> {
+    let mut backfill = Backfill::prepare(rig)?;
+    let sides = backfill.sides();
+    let rounds = rounds::run(sides.len(), rig.runs(5), |side| {
+        backfill.run(rig, sides.get(side).copied().unwrap_or(Side::Own))
+    })?;
+    let all: Vec<&Report> = rounds.reports.iter().flatten().collect();
+    let own = values(&rounds.side(0), Measure::EntryUs);
+    let mut line = Line::new(head, &own, &all, rounds.clean);
+    for (index, side) in sides.iter().enumerate() {
+        line = line.with_details(&rounds.side(index), side.prefix());
+    }
+    // The fastest of the others is the baseline; the rest is in the details.
+    let others = values(&rounds.side(1), Measure::EntryUs);
+    let ratios: Vec<f64> = own.iter().zip(&others).map(|(own, other)| other / own).collect();
+    Ok(line.against(sides.get(1).map_or("none", |side| side.name()), &others, &ratios))
+}
+
+fn journal_tail(rig: &Rig, head: Head) -> Result<Line, LoadError> {
+    let messages = rig.seconds(10) * 20;
+    let rounds = rounds::run(2, rig.runs(3), |side| match side {
+        0 => journal_tail::own(messages),
+        _ => journal_tail::journalctl(messages / 4),
+    })?;
+    let (own, other) = (rounds.side(0), rounds.side(1));
+    let (own_ms, other_ms) = (values(&own, Measure::TailMs), values(&other, Measure::TailMs));
+    let ratios: Vec<f64> = own_ms.iter().zip(&other_ms).map(|(own, other)| other / own).collect();
+    let all: Vec<&Report> = own.iter().chain(&other).copied().collect();
+    Ok(Line::new(head, &own_ms, &all, rounds.clean)
+        .against("journalctl --follow", &other_ms, &ratios)
+        .with_details(&own, "")
+        .with_details(&other, "journalctl_"))
 }
 
 fn against(

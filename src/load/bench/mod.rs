@@ -6,11 +6,14 @@
 
 mod agent;
 mod figures;
+mod journal;
+mod journal_tail;
 mod legs;
 mod line;
 mod programs;
 mod report;
 mod rounds;
+mod sampler;
 mod slowdown;
 
 use std::fmt::Arguments;

@@ -47,6 +47,10 @@ measures! {
     PssMib = "pss_mib",
     /// CPU used while nothing was asked of it, percent of a core.
     IdlePct = "idle_cpu_pct",
+    /// CPU of the sampler's thread, percent of a core.
+    SamplerPct = "sampler_cpu_pct",
+    /// Samples that it sent, a second.
+    SamplerEvents = "sampler_events_per_s",
     /// Bytes on the server's disk an event.
     DiskBytes = "disk_bytes_per_event",
     /// Bytes that the server wrote between two syncs, on average.
@@ -55,6 +59,14 @@ measures! {
     DiskEvents = "disk_limit_events_per_s",
     /// CPU time of those writes alone, for the bytes of one event.
     DiskUs = "disk_us_per_event",
+    /// CPU time for one entry of a journal.
+    EntryUs = "us_per_entry",
+    /// Entries of a journal for a second of CPU time.
+    EntriesPerS = "entries_per_cpu_s",
+    /// Bytes of the fields of a journal.
+    FieldBytes = "field_bytes",
+    /// From sending a message to reading it, median.
+    TailMs = "tail_p50_ms",
     /// Operations a second of an observed program.
     Operations = "operations_per_s",
     /// CPU time of an observed program for one operation.

@@ -23,7 +23,7 @@ fn batch(numbers: std::ops::Range<u64>) -> EventBatch {
     let mut events = EventBuilder::default();
     let mut batch = BatchBuilder::new(0, false);
     for number in numbers {
-        events.start(Source::Systemd, Kind::UnitState, 1_000_000_000 * (number + 1));
+        events.start(Source::Systemd, Kind::UnitState, 100_000 * (number + 1));
         events.owner(fields::UNIT, &format!("u{}.service", number % 3)).field(fields::ACTIVE_STATE, "failed");
         events.slot(number);
         let event = Event::parse(events.finish()).expect("an event");
@@ -56,7 +56,7 @@ fn what_was_recorded_comes_back() {
     assert_eq!(recording.boot_unix_ns, 1_700_000_000_000_000_000);
     assert_eq!(recording.moments.len(), 30);
     for (number, moment) in (0_u64..).zip(&recording.moments) {
-        assert_eq!((moment.id.sequence, moment.time_ns()), (number, 1_000_000_000 * (number + 1)));
+        assert_eq!((moment.id.sequence, moment.time_ns()), (number, 100_000 * (number + 1)));
         assert_eq!(moment.owner.unit, format!("u{}.service", number % 3));
         let event = Event::parse(&moment.words).expect("an event");
         assert_eq!(event.fields().get(fields::ACTIVE_STATE), "failed");

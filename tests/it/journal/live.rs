@@ -14,13 +14,14 @@ const JOURNALD: &str = "/lib/systemd/systemd-journald";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A private journald.
-struct Journald {
+pub(super) struct Journald {
     name: String,
+    storage: &'static str,
     child: Child,
 }
 
 /// Why there can be none.
-fn unavailable() -> Option<&'static str> {
+pub(super) fn unavailable() -> Option<&'static str> {
     if !Path::new(JOURNALD).exists() {
         return Some("systemd-journald is not installed");
     }
@@ -33,26 +34,47 @@ fn unavailable() -> Option<&'static str> {
 
 impl Journald {
     fn start(test: &str) -> Self {
+        Self::start_in("/run/log/journal", test)
+    }
+
+    /// One that keeps its files in this directory: `/run/log/journal` or `/var/log/journal`.
+    pub(super) fn start_in(storage: &'static str, test: &str) -> Self {
         let name = format!("tapio-{test}-{}", std::process::id());
-        let conf = "[Journal]\nStorage=volatile\nRateLimitBurst=0\nRateLimitIntervalSec=0\nRuntimeMaxUse=200M\n\
-                    RuntimeMaxFileSize=8M\nSplitMode=uid\nForwardToSyslog=no\nForwardToWall=no\n";
+        let kind = if storage.starts_with("/run") { "volatile" } else { "persistent" };
+        let conf = format!(
+            "[Journal]\nStorage={kind}\nRateLimitBurst=0\nRateLimitIntervalSec=0\nRuntimeMaxUse=200M\n\
+             SystemMaxUse=4G\nSystemMaxFiles=10000\nRuntimeMaxFileSize=8M\nSystemMaxFileSize=8M\n\
+             SystemKeepFree=1M\nRuntimeKeepFree=1M\nSplitMode=uid\n\
+             ForwardToSyslog=no\nForwardToWall=no\n"
+        );
         std::fs::write(config(&name), conf).expect("root writes to /etc/systemd");
         let child = spawn(&name);
-        let journald = Self { name, child };
+        let journald = Self { name, storage, child };
         journald.wait_for(|| journald.socket().exists());
         journald
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Ends it at once, as a crash would, and starts it again.
+    pub(super) fn crash(&mut self) {
+        self.signal(rustix::process::Signal::KILL);
+        self.child.wait().expect("it ends");
+        self.child = spawn(&self.name);
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn socket(&self) -> PathBuf {
         PathBuf::from(format!("/run/systemd/journal.{}/socket", self.name))
     }
 
-    fn directory(&self) -> PathBuf {
+    pub(super) fn directory(&self) -> PathBuf {
         let machine = std::fs::read_to_string("/etc/machine-id").expect("it was there");
-        PathBuf::from(format!("/run/log/journal/{}.{}", machine.trim(), self.name))
+        Path::new(self.storage).join(format!("{}.{}", machine.trim(), self.name))
     }
 
-    fn wait_for(&self, ready: impl Fn() -> bool) {
+    pub(super) fn wait_for(&self, ready: impl Fn() -> bool) {
         let until = Instant::now() + PATIENCE;
         while !ready() {
             assert!(Instant::now() < until, "{} did not get ready in {PATIENCE:?}", self.name);
@@ -61,7 +83,7 @@ impl Journald {
     }
 
     /// Sends messages, numbered from `first` on; waits where journald does not keep up.
-    fn send(&self, first: u64, count: u64) {
+    pub(super) fn send(&self, first: u64, count: u64) {
         let socket = UnixDatagram::unbound().expect("a socket");
         socket.connect(self.socket()).expect("journald listens");
         for number in first..first + count {
@@ -71,7 +93,13 @@ impl Journald {
         }
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    /// Sends one message: its fields as `NAME=value` lines.
+    pub(super) fn send_text(&self, fields: &str) {
+        let socket = UnixDatagram::unbound().expect("a socket");
+        socket.send_to(fields.as_bytes(), self.socket()).expect("journald reads");
+    }
+
+    pub(super) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("it runs");
     }

@@ -18,6 +18,8 @@ use crate::skipped;
 pub(super) struct Rig {
     /// What its `exec` calls it.
     name: String,
+    /// Its PID 1, as the host numbers it.
+    leader: u32,
     /// Never ended by hand: it ends when its standard input does.
     _hold: Child,
 }
@@ -58,10 +60,11 @@ fn boot() -> Rig {
         .unwrap();
     let facts = BufReader::new(hold.stdout.take().unwrap()).lines().map_while(Result::ok).take(3);
     let facts: Vec<String> = facts.collect();
-    let name = facts.iter().find_map(|fact| fact.strip_prefix("rig=")).unwrap_or_else(|| {
-        panic!("the rig did not boot, it said why above: {facts:?}");
-    });
-    Rig { name: name.to_owned(), _hold: hold }
+    let fact = |name| {
+        let found = facts.iter().find_map(|fact| fact.strip_prefix(name));
+        found.unwrap_or_else(|| panic!("the rig did not boot, it said why above: {facts:?}"))
+    };
+    Rig { name: fact("rig=").to_owned(), leader: fact("leader=").parse().unwrap(), _hold: hold }
 }
 
 impl Rig {
@@ -82,6 +85,11 @@ impl Rig {
         let mut run = Command::new(here("nspawn/run"));
         run.arg("exec").arg(&self.name).args(command).stdin(Stdio::null());
         run
+    }
+
+    /// A path in it, as the host reaches it.
+    pub(super) fn path(&self, path: &str) -> String {
+        format!("/proc/{}/root{path}", self.leader)
     }
 
     fn output(&self, command: &[&str]) -> Output {

@@ -4,26 +4,26 @@ use std::collections::BTreeMap;
 
 /// One line.
 #[derive(Debug, Clone)]
-pub(super) struct Line {
-    pub(super) word: String,
+pub(crate) struct Line {
+    pub(crate) word: String,
     fields: BTreeMap<String, String>,
 }
 
 impl Line {
     /// A field that the line must have.
-    pub(super) fn field(&self, name: &str) -> &str {
+    pub(crate) fn field(&self, name: &str) -> &str {
         self.fields.get(name).unwrap_or_else(|| panic!("no {name} in {self:?}"))
     }
 }
 
 /// All lines of one run.
 #[derive(Debug, Clone)]
-pub(super) struct Said {
+pub(crate) struct Said {
     lines: Vec<Line>,
 }
 
 impl Said {
-    pub(super) fn read(text: &str) -> Self {
+    pub(crate) fn read(text: &str) -> Self {
         let lines = text.lines().map(|line| {
             let mut words = line.split(' ');
             let word = words.next().unwrap_or_default().to_owned();
@@ -37,14 +37,14 @@ impl Said {
     }
 
     /// Whether it is from the beginning to the end of this script.
-    pub(super) fn is_whole(&self, script: &str) -> bool {
+    pub(crate) fn is_whole(&self, script: &str) -> bool {
         let [first, .., last] = &*self.lines else { return false };
         let named = |line: &Line, word| line.word == word && line.field("script") == script;
         named(first, "begin") && named(last, "end")
     }
 
     /// The lines with this word.
-    pub(super) fn lines(&self, word: &str) -> impl Iterator<Item = &Line> {
+    pub(crate) fn lines(&self, word: &str) -> impl Iterator<Item = &Line> {
         self.lines.iter().filter(move |line| line.word == word)
     }
 }

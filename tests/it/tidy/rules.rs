@@ -43,6 +43,7 @@ impl File {
     /// Written by people, as opposed to the lock file, the licence and recorded data.
     fn is_written(&self) -> bool {
         let data = self.path.ends_with("Cargo.lock")
+            || self.path.ends_with("go.sum")
             || self.path == "LICENSE"
             || self.path.contains("/corpus/")
             || self.path.contains("/data/")

@@ -85,6 +85,11 @@ active() {
     await has "$1" ActiveState active
 }
 
+# Whether this run of a unit logged this.
+logged() {
+    journalctl --quiet --grep="$2" "_SYSTEMD_INVOCATION_ID=$(property "$1" InvocationID)" | grep -q .
+}
+
 # Starts units and goes on at once; what becomes of the start is what the script is about.
 start() {
     systemctl start --no-block "$@"

@@ -10,10 +10,7 @@ ExecStart=/usr/bin/python3 -c 'import signal, time; signal.signal(signal.SIGTERM
 UNIT
 reload
 start stop-timeout.service
-deaf() {
-    journalctl --quiet --unit=stop-timeout.service --grep=deaf | grep -q .
-}
-await deaf
+await logged stop-timeout.service 'deaf'
 systemctl stop stop-timeout.service
 outcome stop-timeout.service failed timeout killed 9
 end

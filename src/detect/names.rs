@@ -1,0 +1,205 @@
+//! Who is who: containers and pods by the names that people know, and those that a whole node depends on.
+//!
+//! The kernel knows a container by its id, the API by its name. What the API said of an id is put into every fact about it:
+//! its pod, its workload, its revision, and its name.
+//!
+//! Invariants:
+//! - An id that the API has not named keeps being an id.
+//! - At most [`NAMES_MAX`] containers and as many pods; what had to make room is counted.
+
+use std::collections::BTreeMap;
+
+use super::bounded::Bounded;
+use super::fact::{Fact, KeyKind, Value};
+use super::seen::Seen;
+use crate::entity::{EntityKind, cgroup};
+use crate::event::{Source, fields};
+
+/// Containers remembered, at most; and pods.
+const NAMES_MAX: usize = 16_384;
+
+/// What the API says of a container or pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Named {
+    /// `namespace/pod/container`, or `namespace/pod`.
+    name: String,
+    pod: String,
+    pod_uid: String,
+    owner: String,
+    revision: String,
+}
+
+/// What the API said.
+#[derive(Debug)]
+pub(super) struct Names {
+    containers: Bounded<String, Named>,
+    pods: Bounded<String, Named>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { containers: Bounded::new(NAMES_MAX), pods: Bounded::new(NAMES_MAX) }
+    }
+}
+
+impl Names {
+    /// What had to make room.
+    pub(super) const fn evicted(&self) -> u64 {
+        self.containers.evicted() + self.pods.evicted()
+    }
+
+    /// Learns names from an event of the API.
+    pub(super) fn learn(&mut self, seen: &Seen<'_>) {
+        if seen.event.header().source != Source::Kubernetes as u8
+            || !matches!(seen.owner.kind, EntityKind::Container | EntityKind::Pod)
+        {
+            return;
+        }
+        let mut said = BTreeMap::new();
+        for (name, value) in seen.event.fields() {
+            said.entry(name).or_insert(value);
+        }
+        let get = |name: &str| said.get(name).map(|value| value.to_string()).unwrap_or_default();
+        let (pod_name, uid) = (get(fields::POD), get(fields::POD_UID));
+        if pod_name.is_empty() || uid.is_empty() {
+            return;
+        }
+        let pod = format!("{}/{pod_name}", get(fields::NAMESPACE));
+        let mut named = self.pods.get(&uid).cloned().unwrap_or_default();
+        named.name.clone_from(&pod);
+        named.pod.clone_from(&pod);
+        named.pod_uid.clone_from(&uid);
+        // Events about a pod do not say whose it is; its own states do.
+        for (known, new) in
+            [(&mut named.owner, get(fields::OWNER)), (&mut named.revision, get(fields::REVISION))]
+        {
+            if !new.is_empty() {
+                *known = new;
+            }
+        }
+        let (container, id) = (get(fields::CONTAINER), get(fields::CONTAINER_ID));
+        if !container.is_empty() && !id.is_empty() {
+            self.containers.insert(id, Named { name: format!("{pod}/{container}"), ..named.clone() });
+        }
+        self.pods.insert(uid, named);
+    }
+
+    /// Puts the names that are known into a fact.
+    pub(super) fn complete(&self, fact: &mut Fact) {
+        let key = |kind| fact.keys.iter().find(|key| key.kind == kind).map(|key| key.value.clone());
+        let (container, uid) = (key(KeyKind::Container), key(KeyKind::PodUid));
+        let of_container = container.as_ref().and_then(|id| self.containers.get(id));
+        let of_pod = uid.as_ref().and_then(|uid| self.pods.get(uid));
+        if let Some(named) = of_container.filter(|_| fact.subject.kind == "container")
+            && Some(&fact.subject.name) == container.as_ref()
+        {
+            fact.subject.name.clone_from(&named.name);
+        }
+        if let Some(named) = of_pod.filter(|_| fact.subject.kind == "pod")
+            && Some(&fact.subject.name) == uid.as_ref()
+        {
+            fact.subject.name.clone_from(&named.name);
+        }
+        if let Some(named) = of_container.or(of_pod) {
+            let mut more =
+                std::mem::replace(fact, Fact::new(fact.kind, fact.subject.clone(), fact.source, 0));
+            more = more.key(KeyKind::Pod, &*named.pod).key(KeyKind::PodUid, &*named.pod_uid);
+            more = more.key(KeyKind::Owner, &*named.owner);
+            if !named.revision.is_empty() {
+                more = more.with("revision", &*named.revision);
+            }
+            *fact = more;
+        }
+        if let Some(role) = role_of(fact) {
+            fact.detail.entry("role").or_insert_with(|| Value::from(role));
+        }
+    }
+}
+
+/// Units and pods that a whole node depends on, by how their names begin.
+const PILLARS: [(&str, &str); 22] = [
+    ("systemd-resolved.service", "dns"),
+    ("unbound.service", "dns"),
+    ("dnsmasq.service", "dns"),
+    ("named.service", "dns"),
+    ("bind9.service", "dns"),
+    ("coredns", "dns"),
+    ("kube-dns", "dns"),
+    ("node-local-dns", "dns"),
+    ("kubelet.service", "kubelet"),
+    ("k3s.service", "kubelet"),
+    ("containerd.service", "runtime"),
+    ("crio.service", "runtime"),
+    ("docker.service", "runtime"),
+    ("kube-proxy", "proxy"),
+    ("cilium", "cni"),
+    ("calico", "cni"),
+    ("kube-flannel", "cni"),
+    ("weave-net", "cni"),
+    ("antrea", "cni"),
+    ("kindnet", "cni"),
+    ("canal", "cni"),
+    ("cni", "cni"),
+];
+
+/// Where pods live that a whole node depends on.
+const SYSTEM_NAMESPACES: [&str; 5] =
+    ["kube-system/", "kube-flannel/", "calico-system/", "cilium/", "openshift-dns/"];
+
+/// What a node depends on the fact's subject for.
+fn role_of(fact: &Fact) -> Option<&'static str> {
+    let role = |name: &str| PILLARS.iter().find(|(start, _)| name.starts_with(start)).map(|(_, role)| *role);
+    match fact.subject.kind.as_str() {
+        "unit" => role(&fact.subject.name).filter(|_| !fact.subject.name.ends_with(".scope")),
+        "container" | "pod" | "service" | "deployment" | "daemonset" => {
+            let rest = SYSTEM_NAMESPACES.iter().find_map(|namespace| {
+                fact.subject.name.strip_prefix(namespace).map(|rest| (namespace, rest))
+            });
+            let (namespace, rest) = rest?;
+            role(rest).or_else(|| role(namespace))
+        }
+        _ => None,
+    }
+}
+
+/// The container that a unit of systemd stands for: runtimes make a scope for each.
+pub(super) fn container_of_unit(unit: &str) -> Option<String> {
+    let id = cgroup::parse(unit).container_id;
+    (!id.is_empty() && unit.ends_with(".scope")).then(|| id.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{FactKind, Subject};
+    use super::*;
+
+    /// Scenario: units, pods and services with and without a part for the whole node.
+    /// Guarantees: each has its role by place and name; a namesake elsewhere has none.
+    #[test]
+    fn pillars_have_roles() {
+        for (kind, name, expected) in [
+            ("unit", "unbound.service", Some("dns")),
+            ("unit", "kubelet.service", Some("kubelet")),
+            ("unit", "nginx.service", None),
+            ("container", "kube-system/coredns-7c9/coredns", Some("dns")),
+            ("service", "kube-system/kube-dns", Some("dns")),
+            ("pod", "kube-system/cilium-x1", Some("cni")),
+            ("pod", "cilium/agent-1", Some("cni")),
+            ("pod", "shop/coredns-fan", None),
+            ("node", "coredns", None),
+        ] {
+            let fact = Fact::new(FactKind::Crash, Subject::new(kind, name), Source::Ebpf, 1);
+            assert_eq!(role_of(&fact), expected, "{kind} {name}");
+        }
+    }
+
+    /// Scenario: units of container runtimes and others.
+    /// Guarantees: the id of the container; nothing for other units.
+    #[test]
+    fn scopes_are_containers() {
+        let id = "ab".repeat(32);
+        assert_eq!(container_of_unit(&format!("cri-containerd-{id}.scope")).as_deref(), Some(&*id));
+        assert_eq!(container_of_unit("session-3.scope"), None);
+        assert_eq!(container_of_unit("docker.service"), None);
+    }
+}

@@ -1,0 +1,222 @@
+//! Incidents as the OpenTelemetry Collector reads them.
+//!
+//! `tests/rigs/otel` builds the Collector once; where it cannot, the test is skipped.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tapio::config::Settings;
+use tapio::egress::otlp::{IncidentExporter, Origin, QUEUE_MAX, Report};
+use tapio::proto::{CausalEdge, Detail, IncidentEntity, IncidentFact, RootCause, SemanticGroup, detail};
+
+use crate::skipped;
+
+/// Builds the Collector, or says why not.
+fn collector() -> Result<PathBuf, String> {
+    let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rigs/otel/build");
+    let output = Command::new(build).stderr(Stdio::piped()).output().map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
+    }
+    Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()).join("otelcol"))
+}
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _gone = self.0.wait();
+    }
+}
+
+/// Starts the Collector on a free port with its files in `folder`.
+fn start(program: &Path, folder: &Path) -> (Running, String) {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let endpoint = format!("127.0.0.1:{port}");
+    let file = |name: &str| folder.join(name).display().to_string();
+    let config = format!(
+        "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: {endpoint}}}}}}}}}
+exporters:
+  file/traces: {{path: {}, flush_interval: 100ms}}
+  file/logs: {{path: {}, flush_interval: 100ms}}
+service:
+  telemetry: {{metrics: {{level: none}}, logs: {{level: error}}}}
+  pipelines:
+    traces: {{receivers: [otlp], exporters: [file/traces]}}
+    logs: {{receivers: [otlp], exporters: [file/logs]}}
+",
+        file("traces.json"),
+        file("logs.json")
+    );
+    std::fs::write(folder.join("config.yaml"), config).unwrap();
+    let child = Command::new(program)
+        .arg("--config")
+        .arg(folder.join("config.yaml"))
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(folder.join("log")).unwrap())
+        .spawn()
+        .unwrap();
+    let running = Running(child);
+    let begin = Instant::now();
+    while std::net::TcpStream::connect(&endpoint).is_err() {
+        let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+        assert!(begin.elapsed() < Duration::from_secs(30), "the Collector does not listen\n{log}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    (running, endpoint)
+}
+
+fn fact(id: &str, kind: &str, unit: &str, at: &str) -> IncidentFact {
+    let number = |number| Detail { value: Some(detail::Value::Number(number)) };
+    let text = Detail { value: Some(detail::Value::Text("exit-code".into())) };
+    IncidentFact {
+        id: id.into(),
+        kind: kind.into(),
+        entity: Some(IncidentEntity { r#type: "unit".into(), name: unit.into() }),
+        at: at.into(),
+        source: "systemd".into(),
+        events: vec![format!("systemd:0:{}", &id[1..])],
+        detail: [("status".to_owned(), number(3)), ("result".to_owned(), text)].into(),
+        trace_id: "00112233445566778899aabbccddeeff".into(),
+    }
+}
+
+fn incident() -> SemanticGroup {
+    let edge = |from: &str, to: &str, confidence| CausalEdge {
+        from: from.into(),
+        to: to.into(),
+        rule: "rule".into(),
+        confidence,
+        ..CausalEdge::default()
+    };
+    SemanticGroup {
+        id: "0000000000000abc".into(),
+        trace_id: "000000000000000000000000deadbeef".into(),
+        revision: 2,
+        state: "open".into(),
+        severity: "high".into(),
+        title: "db.service failed".into(),
+        updated_at: "2026-11-24T10:00:02.000000003Z".into(),
+        root_cause: Some(RootCause {
+            kind: "exit_failure".into(),
+            entity: Some(IncidentEntity { r#type: "unit".into(), name: "db.service".into() }),
+            confidence: 0.9,
+            ..RootCause::default()
+        }),
+        facts: vec![
+            fact("f1", "exit_failure", "db.service", "2026-11-24T10:00:00.000000001Z"),
+            fact("f2", "unit_failed", "db.service", "2026-11-24T10:00:01.000000002Z"),
+            fact("f3", "dependency_failed", "app.service", "2026-11-24T10:00:02.000000003Z"),
+        ],
+        chain: vec![edge("f1", "f2", 0.9), edge("f2", "f3", 0.8), edge("f1", "f3", 0.3)],
+        ..SemanticGroup::default()
+    }
+}
+
+/// The records of a file of the Collector, each with the attributes of its resource.
+fn records(path: &Path, [resources, scopes, records]: [&str; 3]) -> Vec<(BTreeMap<String, Value>, Value)> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        for resource in line[resources].as_array().unwrap() {
+            let attributes = attributes(&resource["resource"]);
+            for scope in resource[scopes].as_array().unwrap() {
+                let records = scope[records].as_array().unwrap().iter();
+                found.extend(records.map(|record| (attributes.clone(), record.clone())));
+            }
+        }
+    }
+    found
+}
+
+/// Attributes by name; of the value, what is in it.
+fn attributes(of: &Value) -> BTreeMap<String, Value> {
+    let list = of["attributes"].as_array().cloned().unwrap_or_default();
+    let value = |entry: &Value| entry["value"].as_object().unwrap().values().next().cloned().unwrap();
+    list.iter().map(|entry| (entry["key"].as_str().unwrap().to_owned(), value(entry))).collect()
+}
+
+/// Scenario: an incident of three facts, one of which has two causes, goes to a real Collector.
+/// Guarantees: what the Collector read is what was sent: ids, causal order, times to the nanosecond, links,
+/// attributes, entities, event names.
+#[tokio::test]
+async fn a_real_collector_reads_incidents() {
+    let program = match collector() {
+        Ok(program) => program,
+        Err(reason) => return skipped("otlp::a_real_collector_reads_incidents", &reason),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (_running, endpoint) = start(&program, folder.path());
+    let settings = Settings { otel_endpoint: endpoint, ..Settings::default() };
+    let report = Arc::new(Mutex::new(Report::default()));
+    let origin = Origin::new(&settings, [7; 16], "host-a");
+    let exporter = IncidentExporter::new(&settings, origin, Arc::clone(&report)).unwrap().unwrap();
+    let (sender, revisions) = tokio::sync::mpsc::channel(QUEUE_MAX);
+    sender.send(incident()).await.unwrap();
+    drop(sender);
+    exporter.run(revisions).await;
+    assert_eq!(*report.lock().unwrap(), Report { exported: 2, ..Report::default() });
+
+    let begin = Instant::now();
+    let [traces, logs] = ["traces.json", "logs.json"].map(|name| folder.path().join(name));
+    let read = loop {
+        let spans = records(&traces, ["resourceSpans", "scopeSpans", "spans"]);
+        let logs = records(&logs, ["resourceLogs", "scopeLogs", "logRecords"]);
+        if spans.len() >= 4 && logs.len() >= 4 {
+            break (spans, logs);
+        }
+        assert!(begin.elapsed() < Duration::from_secs(30), "{} spans, {} logs", spans.len(), logs.len());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    check_spans(&read.0);
+    check_logs(&read.1, &read.0);
+}
+
+fn check_spans(spans: &[(BTreeMap<String, Value>, Value)]) {
+    let find = |name: &str| spans.iter().find(|(_, span)| span["name"] == name).expect(name);
+    let (_, root) = find("db.service failed");
+    let (_, exit) = find("exit_failure");
+    let (_, failed) = find("unit_failed");
+    let (app, dependent) = find("dependency_failed");
+    assert_eq!(spans.len(), 4);
+    for (_, span) in spans {
+        assert_eq!(span["traceId"], "000000000000000000000000deadbeef");
+    }
+    assert!(root["parentSpanId"].as_str().unwrap_or_default().is_empty());
+    assert_eq!(root["status"]["code"], 2);
+    assert_eq!(exit["parentSpanId"], root["spanId"]);
+    assert_eq!(failed["parentSpanId"], exit["spanId"]);
+    assert_eq!(dependent["parentSpanId"], failed["spanId"]);
+    assert_eq!(dependent["links"][0]["spanId"], exit["spanId"]);
+    assert_eq!(dependent["links"][1]["traceId"], "00112233445566778899aabbccddeeff");
+    let unix_ns =
+        |second: u64, ns: u64| (1_795_514_400_000_000_000 + second * 1_000_000_000 + ns).to_string();
+    assert_eq!(exit["startTimeUnixNano"], unix_ns(0, 1));
+    assert_eq!(exit["endTimeUnixNano"], unix_ns(2, 3));
+    assert_eq!(root["endTimeUnixNano"], unix_ns(2, 3));
+    let found = attributes(dependent);
+    assert_eq!(found["tapio.detail.status"], "3");
+    assert_eq!(found["tapio.detail.result"], "exit-code");
+    assert_eq!(found["tapio.rule"], "rule");
+    assert_eq!(found["tapio.confidence"], 0.8);
+    assert_eq!(app["systemd.unit.name"], "app.service");
+    assert_eq!(app["service.name"], "app.service");
+    assert_eq!(app["host.name"], "host-a");
+}
+
+fn check_logs(logs: &[(BTreeMap<String, Value>, Value)], spans: &[(BTreeMap<String, Value>, Value)]) {
+    let mut names: Vec<&str> = logs.iter().map(|(_, log)| log["eventName"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    let facts = ["tapio.fact.dependency_failed", "tapio.fact.exit_failure", "tapio.fact.unit_failed"];
+    assert_eq!(names, [&facts[..], &["tapio.incident"]].concat());
+    for (_, log) in logs {
+        let span = spans.iter().find(|(_, span)| span["spanId"] == log["spanId"]).expect("its span");
+        assert_eq!(log["traceId"], span.1["traceId"]);
+    }
+}

@@ -1,0 +1,110 @@
+//! The journal collector in the rig, as part of the whole agent: every entry arrives, whatever is killed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::host::Rig;
+use super::inside::Agent;
+use super::whole::assert_closed;
+use super::{measured, text};
+
+/// Flags of an agent that reads the journal and listens to the manager.
+const BOTH: [&str; 2] = ["--enable-ebpf=false", "--enable-k8s=false"];
+
+/// How long the agent is left alone to see what it costs.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// How often each message of this tag arrived, events with one id counted once.
+fn arrived(agent: &Agent<'_>, tag: &str) -> BTreeMap<String, usize> {
+    let mut messages = BTreeMap::new();
+    for event in agent.events("log_record").0 {
+        let message = event.field("MESSAGE");
+        if message.starts_with(&format!("{tag} number ")) {
+            *messages.entry(message).or_default() += 1;
+        }
+    }
+    messages
+}
+
+fn assert_each_once(expected: &BTreeSet<String>, arrived: &BTreeMap<String, usize>) {
+    let missing: Vec<_> = expected.iter().filter(|message| !arrived.contains_key(*message)).take(5).collect();
+    assert!(missing.is_empty(), "{} of {} arrived; missing: {missing:?}", arrived.len(), expected.len());
+    let double: Vec<_> = arrived.iter().filter(|&(_, &count)| count != 1).take(5).collect();
+    assert!(double.is_empty(), "{double:?}");
+}
+
+fn numbered(tag: &str, count: usize) -> BTreeSet<String> {
+    (0..count).map(|number| format!("{tag} number {number}")).collect()
+}
+
+/// Scenario: a burst of entries; entries with a rotation after each tenth of them and old files removed; journald
+/// killed three times between others.
+/// Guarantees: each entry of the journal is one event, and the ledger is closed.
+#[test]
+fn live_every_entry_is_one_event() {
+    const NAME: &str = "live_every_entry_is_one_event";
+    let Some(rig) = Rig::get(NAME) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::start(rig, folder.path(), &["journald"], &BOTH);
+    rig.provoke(NAME, "journal-write 5000 burst");
+    rig.provoke(NAME, "journal-rotate 2000 rotated");
+    rig.provoke(NAME, "journald-kill 3 survivor");
+    // What journald had not written when it was killed is nobody's: the journal says what there is.
+    let kept = rig.journal(&["SYSLOG_IDENTIFIER=survivor"]);
+    let kept: BTreeSet<_> = kept.iter().map(|entry| text(entry, "MESSAGE").to_owned()).collect();
+    assert!(kept.len() >= 100, "{} entries", kept.len());
+    let row = agent.stop();
+    assert_each_once(&numbered("burst", 5000), &arrived(&agent, "burst"));
+    assert_each_once(&numbered("rotated", 2000), &arrived(&agent, "rotated"));
+    assert_each_once(&kept, &arrived(&agent, "survivor"));
+    assert_closed(&row, "journald");
+}
+
+/// Scenario: the agent is killed again and again while entries are written and files are rotated, and each time
+/// started with the state that it left.
+/// Guarantees: each entry is one event in the end, however often it was sent.
+#[test]
+fn live_a_killed_agent_misses_no_entry() {
+    const NAME: &str = "live_a_killed_agent_misses_no_entry";
+    let Some(rig) = Rig::get(NAME) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::start(rig, folder.path(), &["journald"], &BOTH);
+    let tags = ["first", "second", "third"];
+    for tag in tags {
+        let command = ["/bin/sh", "/host/journal-rotate.sh", "2000", tag];
+        let mut writing = rig.command(&command).stdout(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        agent.kill();
+        agent.start_again(&BOTH);
+        assert!(writing.wait().unwrap().success(), "{tag} was not written");
+    }
+    agent.await_running(&["journald"]);
+    // The end is behind the entries: what was read before it is acknowledged by it.
+    agent.stop();
+    for tag in tags {
+        assert_each_once(&numbered(tag, 2000), &arrived(&agent, tag));
+    }
+}
+
+/// Scenario: the agent reads the journal and listens to the manager of a host where nothing happens.
+/// Guarantees: the processor time of both collectors and of the whole agent is measured; nothing is judged, because
+/// other work on the machine changes it.
+#[test]
+fn live_an_idle_host_is_measured() {
+    const NAME: &str = "live_an_idle_host_is_measured";
+    let Some(rig) = Rig::get(NAME) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::start(rig, folder.path(), &["journald", "systemd"], &BOTH);
+    std::thread::sleep(Duration::from_secs(5));
+    let threads = ["journal", "systemd"];
+    let before = agent.cpu_ns(&threads);
+    let begun = std::time::Instant::now();
+    std::thread::sleep(IDLE);
+    let after = agent.cpu_ns(&threads);
+    let wall_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap();
+    assert!(after.1 > before.1, "the agent is counted");
+    // Thousandths of a percent of one core.
+    let share = |used: u64| format!("{}.{:03} %", used * 100 / wall_ns, used * 100_000 / wall_ns % 1000);
+    let [both, whole] = [share(after.0 - before.0), share(after.1 - before.1)];
+    measured(NAME, &format!("journald and systemd together {both} of a core, the whole agent {whole}"));
+}

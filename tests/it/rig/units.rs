@@ -1,0 +1,132 @@
+//! What the systemd collector says of a real manager, against what was done to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::time::Duration;
+
+use tapio::event::{Kind, fields};
+
+use super::agent::{Agent, Seen};
+use super::host::Rig;
+use super::{UNIT_SCRIPTS, text};
+
+/// A line for people, past the test harness.
+fn tell(line: &str) {
+    std::io::stderr().lock().write_all(format!("\n{line}\n").as_bytes()).unwrap();
+}
+
+/// Transitions that were said more than once.
+fn repeated(states: &[Seen]) -> Vec<(String, u64, String, String)> {
+    let mut seen = BTreeSet::new();
+    states.iter().map(Seen::transition).filter(|transition| !seen.insert(transition.clone())).collect()
+}
+
+/// Says how long after the transition the event was there, for those that were announced.
+fn tell_latency(test: &str, states: &[Seen]) {
+    let announced = states.iter().filter(|seen| seen.slot("snapshot") == 0);
+    let mut late: Vec<Duration> = announced.map(|seen| seen.late).collect();
+    late.sort_unstable();
+    let at = |permille: usize| late.get(late.len() * permille / 1000).copied().unwrap_or_default();
+    tell(&format!(
+        "{test}: {} transitions announced, seen after {:?} (median), {:?} (p90), {:?} (p99)",
+        late.len(),
+        at(500),
+        at(900),
+        at(990)
+    ));
+}
+
+/// Scenario: every script about how units end, with the reloads that they do, over the bus of the rig.
+/// Guarantees: the end of each run is said exactly once, with result, code, status, restarts and invocation; no
+/// transition of any unit is said twice; relations and limits of the units are there.
+#[test]
+fn live_every_end_of_a_unit_is_told_once() {
+    const NAME: &str = "live_every_end_of_a_unit_is_told_once";
+    let Some(rig) = Rig::get(NAME) else { return };
+    let agent = Agent::start(&format!("unix:path={}", rig.path("/run/dbus/system_bus_socket")));
+    let mut outcomes = Vec::new();
+    for script in UNIT_SCRIPTS {
+        let Some(said) = rig.provoke(NAME, script) else { continue };
+        outcomes.extend(said.lines("outcome").cloned());
+    }
+    assert!(outcomes.len() >= UNIT_SCRIPTS.len() - 2, "{outcomes:?}");
+    let last = outcomes.last().unwrap();
+    let of_last = (last.field("unit").to_owned(), last.field("changed_us").parse().unwrap());
+    let names = |seen: &Seen| (seen.field(fields::UNIT), seen.slot("changed_us"));
+    agent.until("the last end", |agent| agent.of(Kind::UnitState).iter().any(|seen| names(seen) == of_last));
+    let states = agent.of(Kind::UnitState);
+    for outcome in &outcomes {
+        let unit = (outcome.field("unit").to_owned(), outcome.field("changed_us").parse().unwrap());
+        let said: Vec<&Seen> = states.iter().filter(|seen| names(seen) == unit).collect();
+        let [seen] = said[..] else { panic!("{outcome:?} was said {} times: {said:#?}", said.len()) };
+        let code = match outcome.field("code") {
+            "exited" => 1,
+            "killed" => 2,
+            "dumped" => 3,
+            _ => 0,
+        };
+        let found = [
+            seen.field(fields::ACTIVE_STATE),
+            seen.field(fields::RESULT),
+            seen.invocation(),
+            seen.slot("exec_code").to_string(),
+            seen.slot("exec_status").to_string(),
+            seen.slot("restarts").to_string(),
+        ];
+        let [state, result, invocation, status, restarts] =
+            ["state", "result", "invocation", "status", "restarts"]
+                .map(|name| outcome.field(name).to_owned());
+        assert_eq!(found, [state, result, invocation, code.to_string(), status, restarts], "{outcome:?}");
+    }
+    assert_eq!(repeated(&states), []);
+    let limited: BTreeSet<String> =
+        agent.of(Kind::UnitLimits).iter().map(|seen| seen.field(fields::UNIT)).collect();
+    let related: BTreeSet<String> =
+        agent.of(Kind::UnitRelations).iter().map(|seen| seen.field(fields::UNIT)).collect();
+    for outcome in &outcomes {
+        let unit = outcome.field("unit");
+        assert!(limited.contains(unit) && related.contains(unit), "{unit} was not read");
+    }
+    tell_latency(NAME, &states);
+    let row = agent.stop();
+    assert_eq!((row.ring_lost, &row.shed), (0, &BTreeMap::new()), "{row:?}");
+}
+
+/// Scenario: 500 units are started five times at once, which is 5,000 transitions and more, over the manager's own
+/// socket; a scope comes and goes.
+/// Guarantees: every run that the journal has is seen under its invocation, no transition twice, and nothing is lost.
+#[test]
+fn live_a_burst_of_a_real_manager_is_told_whole() {
+    const NAME: &str = "live_a_burst_of_a_real_manager_is_told_whole";
+    const SCRIPT: &str =
+        "printf '[Service]\\nType=oneshot\\nExecStart=/bin/true\\n[Unit]\\nStartLimitBurst=1000\\n' \
+        >/run/systemd/system/burst@.service
+        systemctl daemon-reload
+        for round in 1 2 3 4 5; do systemctl start $(seq -f 'burst@%g.service' 500); done
+        systemd-run --quiet --scope --unit=passing true";
+    let Some(rig) = Rig::get(NAME) else { return };
+    let agent = Agent::start(&rig.path("/run/systemd/private"));
+    rig.text(&["/bin/sh", "-ec", SCRIPT]);
+    let mut runs = BTreeSet::new();
+    for entry in rig.journal(&["_PID=1", "MESSAGE_ID=7d4958e842da4a758f6c1cdc7b36dcc5"]) {
+        if text(&entry, "UNIT").starts_with("burst@") {
+            runs.insert(text(&entry, "INVOCATION_ID").to_owned());
+        }
+    }
+    assert!(runs.len() >= 2400, "the journal has {} runs only", runs.len());
+    let ended = |agent: &Agent| -> BTreeSet<String> {
+        let states = agent.of(Kind::UnitState);
+        let ended = states.iter().filter(|seen| seen.field(fields::ACTIVE_STATE) == "inactive");
+        ended.map(Seen::invocation).filter(|invocation| runs.contains(invocation)).collect()
+    };
+    agent.until("the last end", |agent| ended(agent).len() == runs.len());
+    let scope = |seen: &Seen| seen.field(fields::UNIT) == "passing.scope";
+    agent.until("the scope", |agent| agent.of(Kind::UnitState).iter().any(scope));
+    let states = agent.of(Kind::UnitState);
+    assert_eq!(repeated(&states), []);
+    let burst = states.iter().filter(|seen| seen.field(fields::UNIT).starts_with("burst@")).count();
+    tell(&format!("{NAME}: {} runs, {burst} transitions, none twice", runs.len()));
+    tell_latency(NAME, &states);
+    let row = agent.stop();
+    assert_eq!((row.ring_lost, &row.shed), (0, &BTreeMap::new()), "{row:?}");
+}

@@ -1,0 +1,86 @@
+//! The whole agent in the rig, with a server outside, against what the manager announced.
+
+use serde_json::Value;
+
+use super::announced::{self, Transition};
+use super::changes::Changes;
+use super::host::Rig;
+use super::inside::Agent;
+use super::script::Line;
+use super::{UNIT_SCRIPTS, measured};
+
+/// Flags of an agent that only listens to the manager.
+const MANAGER_ONLY: [&str; 3] = ["--enable-ebpf=false", "--enable-journald=false", "--enable-k8s=false"];
+
+fn changes(agent: &Agent<'_>) -> Changes {
+    let (events, answered) = agent.events("unit_state");
+    assert_eq!(events.len(), answered, "the server has events twice");
+    Changes::new(events)
+}
+
+/// The sums of a source in the ledger that the agent sent last agree, and nothing was lost on the way.
+pub(super) fn assert_closed(row: &Value, source: &str) {
+    let rows = row["ledger"]["rows"].as_array().unwrap();
+    let ledger = rows.iter().find(|row| row["source"] == source).unwrap_or_else(|| panic!("{row:#}"));
+    let number = |name: &str| ledger[name].as_u64().unwrap_or_else(|| panic!("{name}: {ledger:#}"));
+    assert!(number("produced") > 0, "{ledger:#}");
+    for name in ["drained", "enriched", "acked"] {
+        assert_eq!(number(name), number("produced"), "{name}: {ledger:#}");
+    }
+    assert_eq!(row["lost"][source].as_u64().unwrap_or(0), 0, "{row:#}");
+}
+
+/// Whether a transition is the end of a run that a script told of.
+fn is_of(transition: &Transition, outcome: &Line) -> bool {
+    transition.unit == outcome.field("unit")
+        && transition.changed_us.to_string() == outcome.field("changed_us")
+}
+
+/// Scenario: the agent listens to the manager while units fail in every way, stop on request, are reloaded, come
+/// and go without files; `busctl` listens beside it.
+/// Guarantees: each transition that the manager announced is told by exactly one event, with state, result, exit code
+/// and invocation; so is each end of a run that a script brought about; the ledger is closed.
+#[test]
+fn live_every_transition_is_one_event() {
+    const NAME: &str = "live_every_transition_is_one_event";
+    let Some(rig) = Rig::get(NAME) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::start(rig, folder.path(), &["systemd"], &MANAGER_ONLY);
+    announced::watch(rig);
+    let mut outcomes = Vec::new();
+    for script in UNIT_SCRIPTS.iter().chain(&["transient 10"]) {
+        let Some(said) = rig.provoke(NAME, script) else { continue };
+        outcomes.extend(said.lines("outcome").cloned());
+    }
+    let heard = announced::heard(rig);
+    let row = agent.stop();
+    // A manager that executes itself again announces nothing for a while.
+    for outcome in outcomes.iter().filter(|outcome| outcome.field("unit") != "reload.service") {
+        let is_heard = heard.iter().any(|transition| is_of(transition, outcome));
+        assert!(is_heard, "busctl did not hear {outcome:?}");
+    }
+    let changes = changes(&agent);
+    changes.assert_each_once(&heard);
+    changes.assert_ends(&outcomes);
+    assert_closed(&row, "systemd");
+    measured(NAME, &format!("{} transitions, {} ends, each one event", heard.len(), outcomes.len()));
+}
+
+/// Scenario: 1,500 units start and end at once, a tenth of them fail; `busctl` listens beside the agent.
+/// Guarantees: as above.
+#[test]
+fn live_a_burst_is_seen_whole() {
+    const NAME: &str = "live_a_burst_is_seen_whole";
+    let Some(rig) = Rig::get(NAME) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::start(rig, folder.path(), &["systemd"], &MANAGER_ONLY);
+    announced::watch(rig);
+    rig.provoke(NAME, "burst 1500");
+    let heard = announced::heard(rig);
+    let row = agent.stop();
+    let failed = |heard: &&Transition| heard.unit.starts_with("burst@") && heard.active == "failed";
+    assert_eq!(heard.iter().filter(failed).count(), 150);
+    changes(&agent).assert_each_once(&heard);
+    assert_closed(&row, "systemd");
+    measured(NAME, &format!("{} transitions, each one event", heard.len()));
+}
