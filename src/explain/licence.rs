@@ -58,15 +58,17 @@ pub fn holds(rule: &Rule, key: Option<KeyKind>, cause: &Fact, effect: &Fact) -> 
 
 /// Whether both belong to runs of a unit or pod, but not to one.
 fn are_different_runs(one: &Fact, other: &Fact) -> bool {
-    [KeyKind::Invocation, KeyKind::PodUid, KeyKind::Container, KeyKind::Process].iter().any(|&kind| {
-        let of = |fact: &'_ Fact| -> Vec<String> {
-            fact.keys.iter().filter(|key| key.kind == kind).map(|key| key.value.clone()).collect()
-        };
-        // One container has many processes: only the invocation of both, or their processes alone, can differ.
-        let (ours, theirs) = (of(one), of(other));
-        let is_weak = kind == KeyKind::Process && shares_run(one, other);
-        !is_weak && !ours.is_empty() && !theirs.is_empty() && !ours.iter().any(|value| theirs.contains(value))
-    })
+    // One run has many processes: they tell runs apart only where nothing else is shared.
+    let strong = [KeyKind::Invocation, KeyKind::PodUid, KeyKind::Container];
+    strong.iter().any(|&kind| differ(one, other, kind))
+        || (differ(one, other, KeyKind::Process) && !shares_run(one, other))
+}
+
+/// Whether both have keys of a kind, but none in common.
+fn differ(one: &Fact, other: &Fact, kind: KeyKind) -> bool {
+    let mut ours = one.keys.iter().filter(|key| key.kind == kind).peekable();
+    let is_theirs = other.keys.iter().any(|key| key.kind == kind);
+    is_theirs && ours.peek().is_some() && !ours.any(|key| other.keys.contains(key))
 }
 
 fn shares_run(one: &Fact, other: &Fact) -> bool {

@@ -258,8 +258,14 @@ impl Explain {
             now_ns,
             boot_unix_ns,
         };
-        let verdicts =
-            component.incidents().into_iter().map(|root| verdict::judge(scene, &component, root)).collect();
+        let mut verdicts = Vec::new();
+        for root in component.incidents() {
+            if self.registry.has_room(&verdict::incident_name(self.boot_id, component.facts[root])) {
+                verdicts.push(verdict::judge(scene, &component, root));
+            } else {
+                self.registry.refused += 1;
+            }
+        }
         (verdicts, component.facts.iter().map(|fact| fact.id()).collect())
     }
 

@@ -11,13 +11,12 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value as Json};
 
 use super::component::Component;
-use super::forest::delay_ns;
+use super::forest::{Edge, delay_ns};
 use super::gaps::Gaps;
 use super::impact::{self, share};
 use super::incident::{
     Contribution, Decision, FactView, GapView, Hypothesis, Impact, Incident, Level, Link, RootCause,
 };
-use super::licence::{self, Weighed};
 use super::rules::{Part, RuleSet, key_name};
 use super::topology::Topology;
 use super::trends::Trends;
@@ -133,9 +132,9 @@ pub fn judge(scene: Scene<'_>, component: &Component<'_>, root: usize) -> Verdic
     let (facts, facts_more) = draft.facts(&circumstances);
     let life = super::life::of(scene, component, &draft.members);
     let impact = impact::assess(component, &draft.members, scene.topology, life.recovered);
-    let hypotheses = draft.hypotheses();
+    let (hypotheses, margin) = draft.hypotheses();
     let evidence_gaps = draft.gaps();
-    let root_cause = draft.root_cause(&hypotheses);
+    let root_cause = draft.root_cause(margin);
     let words =
         Words { fact: component.facts[root], culprit: draft.culprit.as_ref().map(|(subject, _)| subject) };
     let actions = scene.rules.root(component.facts[root].kind).map_or_else(Vec::new, |root| {
@@ -325,8 +324,10 @@ impl<'draft> Draft<'draft> {
         list
     }
 
-    /// What else could have caused what happened on the way, and what speaks against it.
-    fn hypotheses(&self) -> Vec<Hypothesis> {
+    /// What else could have caused what happened, and what speaks against it; and by how much less sure the surest
+    /// other cause of a step on the way is.
+    fn hypotheses(&self) -> (Vec<Hypothesis>, f64) {
+        let mut margin: f64 = 1.0;
         let mut best: BTreeMap<u64, (f64, Hypothesis)> = BTreeMap::new();
         for edge in self.component.edges.iter().filter(|edge| !edge.repeats) {
             let theirs = self.component.roots[edge.cause];
@@ -343,8 +344,12 @@ impl<'draft> Draft<'draft> {
                 entity: cause.subject.clone(),
                 confidence,
                 effect: effect.kind.name().into(),
-                against: against(&edge.weighed, &self.component.edges[parent].weighed),
+                against: self.against(edge, parent),
             };
+            if self.way.contains(&parent) && edge.weighed.excluded.is_none() {
+                let chosen = self.component.edges[parent].weighed.confidence;
+                margin = margin.min(chosen - edge.weighed.confidence);
+            }
             let kept = best.entry(cause.id()).or_insert_with(|| (confidence, hypothesis.clone()));
             if kept.0 < confidence {
                 *kept = (confidence, hypothesis);
@@ -358,6 +363,25 @@ impl<'draft> Draft<'draft> {
                 .then_with(|| (&one.kind, &one.entity).cmp(&(&other.kind, &other.entity)))
         });
         list.truncate(HYPOTHESES_MAX);
+        (list, margin)
+    }
+
+    /// What speaks against an edge whose effect has another cause.
+    fn against(&self, edge: &Edge, parent: usize) -> Vec<String> {
+        let (theirs, chosen) = (&edge.weighed, &self.component.edges[parent]);
+        if let Some(why) = &theirs.excluded {
+            return vec![why.clone()];
+        }
+        let mut list: Vec<String> =
+            theirs.proofs.iter().filter(|proof| proof.weight < 0.0).map(|proof| proof.says.clone()).collect();
+        for proof in chosen.weighed.proofs.iter().filter(|proof| proof.weight > 0.0) {
+            list.push(format!("{} speaks for the other", proof.says));
+        }
+        for source in &theirs.deaf {
+            list.push(format!("{} missed what could decide", source.name()));
+        }
+        let better = self.component.facts[chosen.cause];
+        list.push(format!("{} of {} explains it better", better.kind.name(), better.subject));
         list
     }
 
@@ -378,7 +402,7 @@ impl<'draft> Draft<'draft> {
         (self.fact(self.root).from_ns.saturating_sub(BEFORE_ROOT_NS), last)
     }
 
-    fn root_cause(&self, hypotheses: &[Hypothesis]) -> RootCause {
+    fn root_cause(&self, margin: f64) -> RootCause {
         let fact = self.fact(self.root);
         let words = Words { fact, culprit: self.culprit.as_ref().map(|(subject, _)| subject) };
         let root = self.scene.rules.root(fact.kind);
@@ -389,10 +413,8 @@ impl<'draft> Draft<'draft> {
         };
         let gaps = self.scene.gaps.between(self.span().0, fact.until_ns).count();
         let is_snapshot = fact.detail.get("snapshot") == Some(&Value::Flag(true));
-        let first = self.way.first().map(|&edge| self.component.edges[edge].weighed.confidence);
-        let rival = hypotheses.first().map_or(0.0, |hypothesis| hypothesis.confidence);
-        let tied = first.is_some_and(|first| rival > 0.0 && first - rival < TIE);
-        let mut confidence = self.confidence(open, rival);
+        let tied = margin < TIE;
+        let mut confidence = self.confidence(open, margin);
         let (kind, known) = if is_snapshot {
             confidence = confidence.min(0.3);
             summary =
@@ -424,7 +446,7 @@ impl<'draft> Draft<'draft> {
     }
 
     /// The mean of what the way to the worst rests on, less for open questions, rivals and gaps.
-    fn confidence(&self, open: bool, rival: f64) -> f64 {
+    fn confidence(&self, open: bool, margin: f64) -> f64 {
         let mut product = if open { 0.5 } else { 0.98 };
         let edges: Vec<f64> = self
             .way
@@ -440,7 +462,7 @@ impl<'draft> Draft<'draft> {
         let (from, until) = self.span();
         let gaps = self.scene.gaps.between(from, until).count();
         let gaps = i32::try_from(gaps.min(4)).unwrap_or(0);
-        product * (1.0 - 0.25 * rival) * 0.85_f64.powi(gaps)
+        product * (1.0 - 0.5 * (0.2 - margin).clamp(0.0, 0.2)) * 0.85_f64.powi(gaps)
     }
 
     /// What weighed on the way from the root to the worst.
@@ -493,28 +515,6 @@ impl<'draft> Draft<'draft> {
         }
         title
     }
-}
-
-/// What speaks against a cause that was not chosen.
-fn against(theirs: &Weighed, chosen: &Weighed) -> Vec<String> {
-    if let Some(why) = &theirs.excluded {
-        return vec![why.clone()];
-    }
-    let mut list: Vec<String> =
-        theirs.proofs.iter().filter(|proof| proof.weight < 0.0).map(|proof| proof.says.clone()).collect();
-    for proof in chosen.proofs.iter().filter(|proof| proof.weight > 0.0) {
-        list.push(format!("{} speaks for the other", proof.says));
-    }
-    if theirs.confidence < licence::CONFIDENCE_MIN {
-        list.push("too weak".into());
-    }
-    for source in &theirs.deaf {
-        list.push(format!("{} missed what could decide", source.name()));
-    }
-    if list.is_empty() {
-        list.push("less specific than the one chosen".into());
-    }
-    list
 }
 
 /// A fact as it is shown.
