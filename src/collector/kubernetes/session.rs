@@ -195,7 +195,8 @@ impl<'hub, 'run> Session<'hub, 'run> {
             while !self.streams().all(|stream| stream.borrow().is_settled) {
                 sleep(SETTLE_PERIOD).await;
             }
-            let positions: Vec<String> = self.streams().map(|stream| stream.borrow().position.clone()).collect();
+            let positions: Vec<String> =
+                self.streams().map(|stream| stream.borrow().position.clone()).collect();
             if positions != seen {
                 self.hub.moved();
                 seen = positions;
