@@ -6,6 +6,7 @@
 
 use super::Detector;
 use super::bounded::{Bounded, Throttle};
+use super::devices::number;
 use super::fact::{Fact, FactKind, KeyKind, Subject};
 use super::seen::{Seen, with_text};
 use crate::event::{Kind, fields};
@@ -73,11 +74,6 @@ impl Detector for Disks {
     }
 }
 
-/// The device as people write it.
-fn device_name(device: u64) -> String {
-    format!("{}:{}", device >> 20, device & 0xf_ffff)
-}
-
 /// What a line of the kernel's log with this meaning says of its device.
 fn classify(meaning: &str) -> Option<FactKind> {
     match meaning {
@@ -93,7 +89,7 @@ impl Disks {
         if errno == EOPNOTSUPP || NO_MEDIUM.contains(&(device >> 20)) {
             return;
         }
-        let name = device_name(device);
+        let name = number(device);
         let Some(count) = self.errors.pass((name.clone(), 0), seen.time_ns()) else { return };
         let fact = seen.fact_about(FactKind::IoError, Subject::new("device", name.clone()));
         let operation = match seen.number("operation") {
@@ -122,7 +118,7 @@ impl Disks {
         }
         slow.told_ns = Some(now);
         let (count, worst_ns) = (slow.count, slow.worst_ns);
-        let name = device_name(device);
+        let name = number(device);
         let fact = seen.bare(FactKind::IoLatency, Subject::new("device", name.clone()));
         let fact = seen.with_owner(fact).key(KeyKind::Device, name).with("count", count);
         out.push(fact.with("latency_us", worst_ns / 1000));
@@ -138,15 +134,14 @@ impl Disks {
             return;
         }
         let fact = seen.fact_about(FactKind::ReadOnlyFilesystem, Subject::new("mount", name.clone()));
-        let fact = fact.key(KeyKind::Mount, name).key(KeyKind::Device, device_name(seen.number("device")));
+        let fact = fact.key(KeyKind::Mount, name).key(KeyKind::Device, number(seen.number("device")));
         out.push(with_text(fact, "filesystem", &seen.field(fields::FILESYSTEM)));
     }
 
     fn logged(&mut self, kind: FactKind, device: &str, seen: &Seen<'_>) -> Option<Fact> {
         let count = self.errors.pass((device.to_owned(), kind as u64), seen.time_ns())?;
         let fact = seen.bare(kind, Subject::new("device", device)).key(KeyKind::Device, device);
-        // A partition fails because its disk does.
-        let fact = fact.key(KeyKind::Device, disk_of(device)).with("count", count);
+        let fact = fact.with("count", count);
         Some(with_text(
             seen.with_message(fact),
             "operation",
@@ -155,40 +150,23 @@ impl Disks {
     }
 }
 
-/// The disk of a partition: `sda` of `sda1`, `nvme0n1` of `nvme0n1p2`.
-fn disk_of(device: &str) -> &str {
-    let stem = device.trim_end_matches(|letter: char| letter.is_ascii_digit());
-    if stem.len() == device.len() || stem.is_empty() {
-        return device;
-    }
-    let numbered = |stem: &str| stem.ends_with(|letter: char| letter.is_ascii_digit());
-    match stem.strip_suffix('p') {
-        Some(disk) if numbered(disk) => disk,
-        _ if ["nvme", "mmcblk", "loop", "dm-", "md", "sr"].iter().any(|kind| device.starts_with(kind)) => {
-            device
-        }
-        _ => stem,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Scenario: partitions and disks of every naming scheme.
-    /// Guarantees: the disk of each.
+    /// Scenario: the meanings of lines about disks, and others.
+    /// Guarantees: failures of the device are told from what was done about them.
     #[test]
-    fn partitions_have_disks() {
-        for (device, disk) in [
-            ("sda1", "sda"),
-            ("sda", "sda"),
-            ("nvme0n1p2", "nvme0n1"),
-            ("nvme0n1", "nvme0n1"),
-            ("dm-0", "dm-0"),
-            ("vdb12", "vdb"),
-            ("mmcblk0p1", "mmcblk0"),
+    fn lines_about_disks() {
+        for (meaning, expected) in [
+            ("io_error", Some(FactKind::IoError)),
+            ("filesystem_error", Some(FactKind::IoError)),
+            ("read_only", Some(FactKind::ReadOnlyFilesystem)),
+            ("filesystem_shutdown", Some(FactKind::ReadOnlyFilesystem)),
+            ("segfault", None),
+            ("", None),
         ] {
-            assert_eq!(disk_of(device), disk);
+            assert_eq!(classify(meaning), expected, "{meaning}");
         }
     }
 }

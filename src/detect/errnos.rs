@@ -6,7 +6,8 @@
 
 use super::Detector;
 use super::bounded::Throttle;
-use super::fact::{Fact, FactKind};
+use super::devices::number;
+use super::fact::{Fact, FactKind, KeyKind};
 use super::seen::Seen;
 use crate::event::{Kind, fields};
 
@@ -59,11 +60,13 @@ pub(super) fn classify(syscall: u64, errno: u64, now_ns: u64, disks: Disks) -> O
 pub(super) struct Errnos {
     bursts: Throttle<(u64, u64)>,
     disks: Disks,
+    /// The device that failed last.
+    device: String,
 }
 
 impl Default for Errnos {
     fn default() -> Self {
-        Self { bursts: Throttle::new(BURSTS_MAX, AGAIN_NS), disks: Disks::default() }
+        Self { bursts: Throttle::new(BURSTS_MAX, AGAIN_NS), disks: Disks::default(), device: String::new() }
     }
 }
 
@@ -71,12 +74,18 @@ impl Detector for Errnos {
     fn event(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>) {
         let now = seen.time_ns();
         match seen.kind() {
-            Kind::BlockError => self.disks.failed_ns = Some(now),
-            Kind::LogRecord => match &*seen.field(fields::MEANING) {
-                "io_error" | "filesystem_error" => self.disks.failed_ns = Some(now),
-                "read_only" | "filesystem_shutdown" => self.disks.read_only_ns = Some(now),
-                _ => {}
-            },
+            Kind::BlockError => {
+                self.disks.failed_ns = Some(now);
+                self.device = number(seen.number("device"));
+            }
+            Kind::LogRecord => {
+                match &*seen.field(fields::MEANING) {
+                    "io_error" | "filesystem_error" => self.disks.failed_ns = Some(now),
+                    "read_only" | "filesystem_shutdown" => self.disks.read_only_ns = Some(now),
+                    _ => return,
+                }
+                self.device = seen.field(fields::DEVICE).into_owned();
+            }
             Kind::SyscallError => {
                 let errno = seen.number("errno");
                 let kind = classify(seen.number("syscall"), errno, now, self.disks);
@@ -84,6 +93,8 @@ impl Detector for Errnos {
                 let Some(count) = self.bursts.pass((seen.owner.key, errno), now) else { return };
                 let count = count + seen.number("suppressed");
                 let fact = seen.fact(kind).with("errno", errno).with("count", count);
+                let is_disk = matches!(kind, FactKind::IoError | FactKind::ReadOnlyFilesystem);
+                let fact = if is_disk { fact.key(KeyKind::Device, &*self.device) } else { fact };
                 let fact = if errno == ENFILE { fact.with("limit", "node") } else { fact };
                 out.push(fact.with("comm", seen.chars("comm")).with("pid", u64::from(seen.pid())));
             }

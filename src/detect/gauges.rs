@@ -8,6 +8,7 @@
 
 use super::Detector;
 use super::bounded::{Bounded, Throttle};
+use super::devices::number;
 use super::fact::{Fact, FactKind, KeyKind, Subject, Value};
 use super::seen::Seen;
 use crate::event::{Kind, fields};
@@ -167,8 +168,7 @@ impl Gauges {
         } else {
             let device = seen.number("device");
             let fact = seen.fact_about(FactKind::ResourceTrend, Subject::new("mount", &*mount));
-            fact.key(KeyKind::Mount, &*mount)
-                .key(KeyKind::Device, format!("{}:{}", device >> 20, device & 0xf_ffff))
+            fact.key(KeyKind::Mount, &*mount).key(KeyKind::Device, number(device))
         };
         let fact = fact.with("resource", resource);
         let fact = if limit == NONE { fact } else { fact.with("limit", limit) };

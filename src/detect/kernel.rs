@@ -4,7 +4,7 @@
 //! - Only entries whose meaning is known, which the journal's reader gives to nobody but the kernel.
 
 use super::Detector;
-use super::bounded::Throttle;
+use super::bounded::{Bounded, Throttle};
 use super::fact::{Fact, FactKind, KeyKind, Subject};
 use super::seen::{Seen, subject_of, with_path, with_text};
 use crate::event::{Kind, fields};
@@ -14,6 +14,9 @@ const LINES_MAX: usize = 1024;
 
 /// A line of one kind and subject is told again after this time.
 const AGAIN_NS: u64 = 30_000_000_000;
+
+/// A signal and a line this close are of one fault.
+const SAME_FAULT_NS: u64 = 5_000_000_000;
 
 /// What a line with this meaning says.
 pub(super) fn classify(meaning: &str) -> Option<FactKind> {
@@ -32,23 +35,31 @@ pub(super) fn classify(meaning: &str) -> Option<FactKind> {
 #[derive(Debug)]
 pub(super) struct Kernel {
     told: Throttle<(FactKind, String)>,
+    /// By process id: when a fault of it was seen, and what it says of the owner.
+    faults: Bounded<String, (u64, Fact)>,
 }
 
 impl Default for Kernel {
     fn default() -> Self {
-        Self { told: Throttle::new(LINES_MAX, AGAIN_NS) }
+        Self { told: Throttle::new(LINES_MAX, AGAIN_NS), faults: Bounded::new(LINES_MAX) }
     }
 }
 
 impl Detector for Kernel {
     fn event(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>) {
+        if seen.kind() == Kind::Signal {
+            let fault = (seen.time_ns(), seen.fact(FactKind::Crash));
+            self.faults.insert(seen.pid().to_string(), fault);
+            return;
+        }
         let fact = if seen.kind() == Kind::ProcessHang {
             let fact = seen.fact(FactKind::Hung).with("comm", seen.chars("comm"));
             fact.with("pid", u64::from(seen.pid()))
         } else {
             let meaning = seen.field(fields::MEANING);
             let Some(kind) = classify(&meaning) else { return };
-            with_text(seen.with_message(fact(seen, kind)), "reason", &meaning)
+            let fact = self.of_owner(fact(seen, kind), seen.time_ns());
+            with_text(seen.with_message(fact), "reason", &meaning)
         };
         if let Some(count) = self.told.pass((fact.kind, fact.subject.to_string()), seen.time_ns()) {
             out.push(if count > 1 { fact.with("count", count) } else { fact });
@@ -56,7 +67,26 @@ impl Detector for Kernel {
     }
 
     fn evicted(&self) -> u64 {
-        self.told.evicted()
+        self.told.evicted() + self.faults.evicted()
+    }
+}
+
+impl Kernel {
+    /// The log names a process; its signal, just before, says whose it is.
+    fn of_owner(&self, mut fact: Fact, now_ns: u64) -> Fact {
+        let pid = fact.keys.iter().find(|key| key.kind == KeyKind::Pid).map(|key| key.value.clone());
+        let Some((_, of_signal)) = pid
+            .filter(|_| fact.kind == FactKind::Crash)
+            .and_then(|pid| self.faults.get(&pid))
+            .filter(|(at, _)| now_ns.abs_diff(*at) < SAME_FAULT_NS)
+        else {
+            return fact;
+        };
+        fact.subject.clone_from(&of_signal.subject);
+        for key in &of_signal.keys {
+            fact = fact.key(key.kind, &*key.value);
+        }
+        fact
     }
 }
 

@@ -14,6 +14,7 @@ mod bounded;
 mod containers;
 mod deaths;
 mod details;
+mod devices;
 mod disks;
 mod errnos;
 mod fact;
@@ -42,6 +43,7 @@ pub use seen::Seen;
 
 use crate::entity::Entity;
 use crate::event::{Event, Kind, Source};
+use devices::Devices;
 use names::Names;
 
 /// A state machine that makes facts of the events of some kinds.
@@ -106,7 +108,7 @@ detectors! {
     errnos::Errnos, [SyscallError, BlockError, LogRecord], "limits on files, tasks and ports that system calls ran into";
     disks::Disks, [BlockError, BlockLatency, FilesystemUsage, LogRecord],
         "block devices that fail or are slow, file systems that became read-only";
-    kernel::Kernel, [LogRecord, ProcessHang], "what the kernel's log says of tasks, links, ports and processors";
+    kernel::Kernel, [LogRecord, ProcessHang, Signal], "what the kernel's log says of tasks, links, ports and processors";
     messages::Messages, [LogRecord], "entries of systemd in the journal: failures, restarts, clocks, core dumps";
     app::App, [LogRecord], "words in the logs of programs that name a failure, and their last errors";
     units::Units, [UnitState, UnitJob], "states and jobs of units";
@@ -152,6 +154,7 @@ pub fn is_watched(event: &Event<'_>) -> bool {
 pub struct Detectors {
     host: String,
     names: Names,
+    devices: Devices,
     detectors: Vec<(u128, Box<dyn Detector>)>,
 }
 
@@ -160,7 +163,7 @@ impl Detectors {
     #[must_use]
     pub fn new(host: &str) -> Self {
         let detectors = DETECTORS.iter().map(|info| (info.kinds, (info.make)())).collect();
-        Self { host: host.to_owned(), names: Names::default(), detectors }
+        Self { host: host.to_owned(), names: Names::default(), devices: Devices::default(), detectors }
     }
 
     /// Looks at one event, whose full number is `sequence`, and appends what it says.
@@ -171,15 +174,19 @@ impl Detectors {
         let header = event.header();
         let Some(source) = Source::from_number(header.source) else { return };
         let id = EventId { source, producer: header.producer, sequence };
-        let Self { host, names, detectors } = self;
+        let Self { host, names, devices, detectors } = self;
         let seen = Seen { event: *event, owner, id, host };
         names.learn(&seen);
+        devices.learn(&seen);
         let first = out.len();
         let bit = 1 << (event.header().kind & 127);
         for (_, detector) in detectors.iter_mut().filter(|(kinds, _)| kinds & bit != 0) {
             detector.event(&seen, out);
         }
-        out.iter_mut().skip(first).for_each(|fact| names.complete(fact));
+        for fact in out.iter_mut().skip(first) {
+            names.complete(fact);
+            devices.complete(fact);
+        }
     }
 
     /// Appends what was held back until now, `CLOCK_BOOTTIME` nanoseconds.
@@ -188,13 +195,18 @@ impl Detectors {
         for (_, detector) in &mut self.detectors {
             detector.tick(now_ns, out);
         }
-        out.iter_mut().skip(first).for_each(|fact| self.names.complete(fact));
+        for fact in out.iter_mut().skip(first) {
+            self.names.complete(fact);
+            self.devices.complete(fact);
+        }
     }
 
     /// What all of them forgot because there was more than they have room for.
     #[must_use]
     pub fn evicted(&self) -> u64 {
-        self.detectors.iter().map(|(_, detector)| detector.evicted()).sum::<u64>() + self.names.evicted()
+        self.detectors.iter().map(|(_, detector)| detector.evicted()).sum::<u64>()
+            + self.names.evicted()
+            + self.devices.evicted()
     }
 }
 

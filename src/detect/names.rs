@@ -34,18 +34,24 @@ struct Named {
 pub(super) struct Names {
     containers: Bounded<String, Named>,
     pods: Bounded<String, Named>,
+    /// By `namespace/name`: the uid of the pod that had the name last.
+    uids: Bounded<String, String>,
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self { containers: Bounded::new(NAMES_MAX), pods: Bounded::new(NAMES_MAX) }
+        Self {
+            containers: Bounded::new(NAMES_MAX),
+            pods: Bounded::new(NAMES_MAX),
+            uids: Bounded::new(NAMES_MAX),
+        }
     }
 }
 
 impl Names {
     /// What had to make room.
     pub(super) const fn evicted(&self) -> u64 {
-        self.containers.evicted() + self.pods.evicted()
+        self.containers.evicted() + self.pods.evicted() + self.uids.evicted()
     }
 
     /// Learns names from an event of the API.
@@ -81,6 +87,7 @@ impl Names {
         if !container.is_empty() && !id.is_empty() {
             self.containers.insert(id, Named { name: format!("{pod}/{container}"), ..named.clone() });
         }
+        self.uids.insert(pod, uid.clone());
         self.pods.insert(uid, named);
     }
 
@@ -89,6 +96,8 @@ impl Names {
         let key = |kind| fact.keys.iter().find(|key| key.kind == kind).map(|key| key.value.clone());
         let (container, uid) = (key(KeyKind::Container), key(KeyKind::PodUid));
         let of_container = container.as_ref().and_then(|id| self.containers.get(id));
+        // What only names a pod is about the one that has the name now.
+        let uid = uid.or_else(|| self.uids.get(&key(KeyKind::Pod)?).cloned());
         let of_pod = uid.as_ref().and_then(|uid| self.pods.get(uid));
         if let Some(named) = of_container.filter(|_| fact.subject.kind == "container")
             && Some(&fact.subject.name) == container.as_ref()

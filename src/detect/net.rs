@@ -43,9 +43,9 @@ const STORM_WINDOW_NS: u64 = 10_000_000_000;
 pub(super) fn classify(errno: u64, duration_ns: u64) -> Option<FactKind> {
     match errno {
         ECONNREFUSED => Some(FactKind::ConnectionRefused),
-        ETIMEDOUT | EHOSTUNREACH => Some(FactKind::ConnectionTimeout),
+        // No route is what an attempt finds; why there is none, only the link can say.
+        ETIMEDOUT | EHOSTUNREACH | ENETUNREACH => Some(FactKind::ConnectionTimeout),
         GAVE_UP if duration_ns >= PATIENCE_NS => Some(FactKind::ConnectionTimeout),
-        ENETUNREACH => Some(FactKind::NetworkUnreachable),
         _ => None,
     }
 }
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     /// Scenario: every errno that an attempt can end with.
-    /// Guarantees: refused, no answer and no route are told apart; success, impatience and want of ports are nothing.
+    /// Guarantees: refused and no answer are told apart; success, impatience and want of ports are nothing.
     #[test]
     fn ends_of_attempts() {
         for (errno, duration_ns, expected) in [
@@ -236,7 +236,7 @@ mod tests {
             (ECONNREFUSED, 50_000, Some(FactKind::ConnectionRefused)),
             (ETIMEDOUT, 130_000_000_000, Some(FactKind::ConnectionTimeout)),
             (EHOSTUNREACH, 3_000_000_000, Some(FactKind::ConnectionTimeout)),
-            (ENETUNREACH, 0, Some(FactKind::NetworkUnreachable)),
+            (ENETUNREACH, 0, Some(FactKind::ConnectionTimeout)),
             (GAVE_UP, 1_000_000, None),
             (GAVE_UP, 1_000_000_000, Some(FactKind::ConnectionTimeout)),
             (99, 0, None),

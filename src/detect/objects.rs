@@ -14,6 +14,9 @@ use crate::event::{Kind, fields};
 /// Events remembered, at most.
 const EVENTS_MAX: usize = 8192;
 
+/// Pods behind a service that are remembered, at most.
+const PODS_MAX: usize = 8;
+
 /// What an Event says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Meaning {
@@ -154,11 +157,17 @@ pub(super) struct Objects {
     told: Bounded<(String, String, &'static str), u64>,
     /// By workload: the revision that was seen.
     revisions: Bounded<String, String>,
+    /// By service: the pods that were ready.
+    behind: Bounded<String, Vec<String>>,
 }
 
 impl Default for Objects {
     fn default() -> Self {
-        Self { told: Bounded::new(EVENTS_MAX), revisions: Bounded::new(EVENTS_MAX) }
+        Self {
+            told: Bounded::new(EVENTS_MAX),
+            revisions: Bounded::new(EVENTS_MAX),
+            behind: Bounded::new(EVENTS_MAX),
+        }
     }
 }
 
@@ -167,14 +176,14 @@ impl Detector for Objects {
         match seen.kind() {
             Kind::ObjectEvent => self.announced(seen, out),
             Kind::ObjectChange => self.changed(seen, out),
-            Kind::EndpointsReady => endpoints(seen, out),
+            Kind::EndpointsReady => out.extend(self.endpoints(seen)),
             Kind::NodeCondition => out.extend(condition(seen)),
             _ => {}
         }
     }
 
     fn evicted(&self) -> u64 {
-        self.told.evicted() + self.revisions.evicted()
+        self.told.evicted() + self.revisions.evicted() + self.behind.evicted()
     }
 }
 
@@ -196,7 +205,36 @@ impl Objects {
         self.told.insert(key, count);
         let fact = seen.fact_about(meaning.kind, about_subject(seen)).with("count", count);
         let fact = with_text(with_text(fact, "reason", &reason), "text", &message);
+        if meaning.kind == FactKind::Unschedulable
+            && let Some(kind) = scheduling_cause(&message)
+        {
+            out.push(with_text(seen.fact_about(kind, about_subject(seen)), "text", &message));
+        }
         out.push(worded(fact, meaning, &message));
+    }
+
+    /// A service whose last ready endpoint is gone: with the pods that it had.
+    fn endpoints(&mut self, seen: &Seen<'_>) -> Option<Fact> {
+        let subject = about_subject(seen);
+        let (ready, before) = (seen.number("ready"), seen.number("ready_before"));
+        let namespace = subject.name.split('/').next().unwrap_or_default().to_owned();
+        let named = |field| -> Vec<String> {
+            let names = seen.field(field);
+            names.split_whitespace().take(PODS_MAX).map(|pod| format!("{namespace}/{pod}")).collect()
+        };
+        if ready > 0 {
+            self.behind.insert(subject.name, named(fields::PODS));
+            return None;
+        }
+        let had = self.behind.remove(&subject.name).unwrap_or_default();
+        if before == 0 {
+            return None;
+        }
+        let mut fact = seen.fact_about(FactKind::EndpointsEmpty, subject.clone()).with("before", before);
+        for pod in had.into_iter().chain(named(fields::PODS_NOT_READY)) {
+            fact = fact.key(KeyKind::Pod, pod);
+        }
+        Some(fact.with("ready", ready).with("service", subject.name))
     }
 
     fn changed(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>) {
@@ -283,7 +321,30 @@ fn worded(fact: Fact, meaning: Meaning, message: &str) -> Fact {
             None => fact,
         },
         FactKind::Rollout => fact.with("change", "replicas"),
+        FactKind::Preempted => {
+            with_text(fact, "by", text::until(message, "Preempted by ", &[' ']).unwrap_or_default())
+        }
         _ => with_text(fact, "cause", meaning.word),
+    }
+}
+
+/// Why no node takes a pod, where one reason excludes them all.
+fn scheduling_cause(message: &str) -> Option<FactKind> {
+    // "0/3 nodes are available: 3 Insufficient cpu. preemption: ...": one reason, for as many nodes as there are.
+    let (nodes, rest) = message.strip_prefix("0/")?.split_once(" nodes are available: ")?;
+    let reasons = rest.split(". ").next()?.trim_end_matches('.');
+    let reason = reasons.strip_prefix(nodes)?.trim_start();
+    if reason.contains(", ") {
+        return None;
+    }
+    let taint = reason.contains("untolerated taint") && !reason.contains("node.kubernetes.io/");
+    match () {
+        () if reason.starts_with("Insufficient cpu") => Some(FactKind::InsufficientNodeCpu),
+        () if reason.starts_with("Insufficient memory") => Some(FactKind::InsufficientNodeMemory),
+        () if reason.contains("were unschedulable") => Some(FactKind::NodeCordoned),
+        () if reason.contains("anti-affinity") => Some(FactKind::PodAntiAffinityConflict),
+        () if taint => Some(FactKind::TaintTolerationMismatch),
+        () => None,
     }
 }
 
@@ -309,15 +370,6 @@ pub(super) fn pull_cause(seen: &Seen<'_>, cause: &str) -> Option<Fact> {
     let owner = seen.field(fields::OWNER);
     let subject = if owner.is_empty() { seen.subject() } else { object(&owner) };
     Some(with_text(seen.with_message(seen.fact_about(kind, subject)), "image", &seen.field(fields::IMAGE)))
-}
-
-fn endpoints(seen: &Seen<'_>, out: &mut Vec<Fact>) {
-    let (ready, before) = (seen.number("ready"), seen.number("ready_before"));
-    if ready == 0 && before > 0 {
-        let subject = about_subject(seen);
-        let fact = seen.fact_about(FactKind::EndpointsEmpty, subject.clone()).with("before", before);
-        out.push(fact.with("ready", ready).with("service", subject.name));
-    }
 }
 
 /// A condition of a node: what it says in the state that is bad.

@@ -9,6 +9,7 @@
 
 use super::Detector;
 use super::bounded::{Bounded, Throttle};
+use super::devices::number;
 use super::fact::{Fact, FactKind, KeyKind, Subject};
 use super::seen::{Seen, with_text};
 use super::text;
@@ -217,8 +218,7 @@ fn complete(mut fact: Fact, name: &str, mount: &Mount) -> Fact {
     if mount.full == Full::Inodes {
         fact.kind = FactKind::InodesExhausted;
     }
-    let (major, minor) = (mount.device >> 20, mount.device & 0xf_ffff);
-    fact = fact.key(KeyKind::Mount, name).key(KeyKind::Device, format!("{major}:{minor}"));
+    fact = fact.key(KeyKind::Mount, name).key(KeyKind::Device, number(mount.device));
     fact =
         fact.with("mount", name).with("filesystem", &*mount.filesystem).with("free_bytes", mount.free_bytes);
     if mount.small { fact.with("small", true) } else { fact }

@@ -1,30 +1,31 @@
 //! The whole path: on one thread in random order, as a schedule says; and on its threads with a fault.
 
+mod journal;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::Thread;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use tokio::sync::Notify;
 use zerocopy::IntoBytes;
 
+use self::journal::{Journal, entries};
 use super::drain::{self, Awake, Drain, ShardPort};
-use super::port::Port;
 use super::queue::{self, BatchReceiver, QueueCounters};
 use super::shard::{Input, Output, Shard, ShardReport};
 use super::worker::Worker;
 use super::{Lane, Live, Shared, shard};
-use crate::collector::stretches::{ATTEMPTS_MAX, Advice, Stretches};
+use crate::collector::stretches::ATTEMPTS_MAX;
 use crate::config::Settings;
 use crate::egress::batch::Sealed;
 use crate::egress::window::{Settled, Window};
 use crate::entity::{CgroupLookup, Entity, EntityTable};
-use crate::event::{Event, EventBuilder, Header, Kind, Source, mix};
+use crate::event::{Event, Header, Kind, Source, mix};
 use crate::health::Health;
 use crate::ledger::{Dropped, Ledger, Shed};
-use crate::proto::{EventBatch, Hello, LedgerReport};
+use crate::proto::{Hello, LedgerReport};
 use crate::sys::ring::testing::{HeapProducer, ring};
 
 /// What may happen next.
@@ -122,42 +123,14 @@ fn event(time_ns: u64, cgroup: u64, sequence: u32, urgent: bool) -> [u64; 7] {
     words
 }
 
-/// A source with a position: the number of the next entry.
-struct Journal {
-    port: Port,
-    stretches: Stretches<u64>,
-    length: u64,
-    next: u64,
-    /// What a restart would start from.
-    kept: u64,
-    holds_back: bool,
-    event: EventBuilder,
-}
-
-impl Journal {
-    fn read(&mut self, entries: u64, now_ns: u64) {
-        let until = self.length.min(self.next + entries);
-        while self.next < until && !self.holds_back {
-            let number = self.next;
-            let header = self.event.start(Source::Journald, Kind::LogRecord, now_ns);
-            (header.cgroup, header.flags) = (2 + number % 5, self.stretches.flag());
-            self.event.slot(number);
-            let lane = if number.is_multiple_of(3) { Lane::Urgent } else { Lane::Bulk };
-            if self.port.send(&mut self.event, lane).is_err() {
-                break;
-            }
-            self.next += 1;
-            self.stretches.moved(1);
-        }
-        self.port.publish();
-        self.holds_back = false;
-        match self.stretches.advise(now_ns, || self.next) {
-            Advice::ReadOn => {}
-            Advice::Keep(position) => self.kept = position,
-            Advice::HoldBack => self.holds_back = true,
-            Advice::GoBack(position) => self.next = position,
-        }
-    }
+/// The queues from one producer to one shard.
+fn connect(source: Source, inputs: &mut Vec<Input>) -> ShardPort {
+    let lanes = [Lane::Bulk, Lane::Urgent].map(|lane| {
+        let (sender, receiver) = queue::words(0);
+        inputs.push(Input { source, lane, receiver });
+        sender
+    });
+    ShardPort { lanes, thread: std::thread::current() }
 }
 
 /// The path, and what the kernel would count.
@@ -201,20 +174,10 @@ impl World {
         let mut panic_next = Vec::new();
         for number in 0..2 {
             let mut inputs = Vec::new();
-            let lanes = [Lane::Bulk, Lane::Urgent].map(|lane| {
-                let (sender, receiver) = queue::words(0);
-                queues.push(Arc::clone(sender.counters()));
-                inputs.push(Input { source: Source::Ebpf, lane, receiver });
-                sender
-            });
-            let thread: Thread = std::thread::current();
-            let own = [Lane::Bulk, Lane::Urgent].map(|lane| {
-                let (sender, receiver) = queue::words(0);
-                inputs.push(Input { source: Source::Journald, lane, receiver });
-                sender
-            });
-            own_ports.push(ShardPort { lanes: own, thread: thread.clone() });
-            ports.push(ShardPort { lanes, thread });
+            ports.push(connect(Source::Ebpf, &mut inputs));
+            let lanes = &ports.last().expect("pushed").lanes;
+            queues.extend(lanes.iter().map(|lane| Arc::clone(lane.counters())));
+            own_ports.push(connect(Source::Journald, &mut inputs));
             let [bulk, urgent] = [0; 2].map(|_| queue::batches(2));
             world_inputs.push([bulk.1, urgent.1]);
             let fault = Arc::new(AtomicBool::new(false));
@@ -256,15 +219,7 @@ impl World {
             window: Window::new(20_000),
             sent: 0,
             acked: 0,
-            journal: Journal {
-                port: Port::new(Source::Journald, own_ports, Arc::clone(&ledger)),
-                stretches: Stretches::new(Source::Journald, Arc::clone(&ledger), 0),
-                length: 0,
-                next: 0,
-                kept: 0,
-                holds_back: false,
-                event: EventBuilder::default(),
-            },
+            journal: Journal::new(own_ports, &ledger),
             entries_sent: Vec::new(),
             entries_acked: BTreeSet::new(),
             panicked: 0,
@@ -409,24 +364,6 @@ impl World {
         }
         Ok(())
     }
-}
-
-/// The numbers of the journal's entries in a batch.
-fn entries(batch: &EventBatch) -> Vec<u64> {
-    let mut deltas = batch
-        .sequence_delta
-        .chunks(4)
-        .map(|delta| u64::from(u32::from_le_bytes(delta.try_into().expect("4"))));
-    let mut numbers = Vec::new();
-    for run in &batch.runs {
-        for index in 0..u64::from(run.count) {
-            let number = run.first_sequence + deltas.next().unwrap_or(index);
-            if run.source == Source::Journald as i32 {
-                numbers.push(number);
-            }
-        }
-    }
-    numbers
 }
 
 proptest! {

@@ -139,7 +139,7 @@ fn fit(points: &[(u64, u64)], limit: u64, history_ns: u64) -> Option<Fit> {
         return None;
     }
     let is_above = |part: u64| u128::from(last.1) * 100 >= u128::from(limit) * u128::from(part);
-    if !is_above(LEVEL_MIN) && !(is_above(LEVEL_NEAR_MIN) && latest <= as_f64(NEAR_NS)) {
+    if !(is_above(LEVEL_MIN) || is_above(LEVEL_NEAR_MIN) && latest <= as_f64(NEAR_NS)) {
         return None;
     }
     // How straight it is: how far the quarters of the slopes are apart, against the middle.

@@ -85,8 +85,8 @@ impl Trends {
             |fact: &Fact| fact.keys.iter().any(|key| keys.contains(&key.kind) && near.keys.contains(key));
         let growth = |fact: &Fact| {
             let points = points(fact);
-            let before = points.iter().filter(|(at, _)| *at <= near.until_ns);
-            let (first, last) = (before.clone().next()?, before.last()?);
+            let mut before = points.iter().filter(|(at, _)| *at <= near.until_ns);
+            let (first, last) = (before.clone().next()?, before.next_back()?);
             last.1.checked_sub(first.1).filter(|grown| *grown > 0)
         };
         // What a place as a whole uses is the sum of those that are sought.

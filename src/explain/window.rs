@@ -83,6 +83,9 @@ struct Entry {
     bonds: Vec<Bond>,
 }
 
+/// Where a fact is in a bucket of the index: the end of its interval, its id, its slot.
+type Place = (u64, u64, Slot);
+
 /// The same in every process: nothing may depend on a random seed.
 type Hashes = foldhash::fast::FixedState;
 
@@ -93,7 +96,7 @@ pub struct Window {
     entries: Vec<Option<Entry>>,
     free: Vec<Slot>,
     by_id: HashMap<u64, Slot, Hashes>,
-    index: HashMap<(u64, FactKind), Vec<(u64, u64, Slot)>, Hashes>,
+    index: HashMap<(u64, FactKind), Vec<Place>, Hashes>,
     /// By end of the interval, for expiry and eviction: circumstances, and the others.
     ages: [std::collections::BTreeSet<(u64, u64)>; 2],
     /// What was counted.

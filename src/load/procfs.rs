@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn stat_survives_hostile_names() {
         let text = "42 (a) b (c) S 7 42 42 0 -1 4194560 1 2 3 4 10 20 30 40 20 0 1 0 100 1 1";
-        assert_eq!(parse_stat(text), Some(Stat { parent: 7, ticks: 100, waited: 0 }));
+        assert_eq!(parse_stat(text), Some(Stat { parent: 7, ticks: 100, waited: 70 }));
         assert_eq!(parse_stat("42 (a"), None);
     }
 

@@ -155,6 +155,22 @@ pub fn load(paths: &[PathBuf]) -> Result<Recording, LoadError> {
     Ok(recording)
 }
 
+/// Reads one file that is in memory.
+///
+/// # Errors
+/// As [`load`].
+pub fn from_bytes(bytes: &[u8]) -> Result<Recording, LoadError> {
+    let mut recording = Recording::default();
+    let path = PathBuf::from("memory");
+    if is_recording(bytes) {
+        frames(&path, bytes, &mut recording)?;
+    } else {
+        lines::read(vec![(&path, bytes)], &mut recording)?;
+    }
+    recording.sort();
+    Ok(recording)
+}
+
 fn frames(path: &Path, input: impl BufRead, recording: &mut Recording) -> Result<(), LoadError> {
     let mut frames =
         Frames::open(input).map_err(|error| LoadError::Frame { path: path.to_owned(), error })?;

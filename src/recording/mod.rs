@@ -16,5 +16,5 @@ pub mod load;
 pub mod replay;
 pub mod writer;
 
-pub use load::{LoadError, Moment, Recording, load};
+pub use load::{LoadError, Moment, Recording, from_bytes, load};
 pub use writer::{Recorder, RecorderReport};

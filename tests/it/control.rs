@@ -55,11 +55,13 @@ fn impossible_starts_end_with_a_reason() {
     let _answering = UnixListener::bind(&other).unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().to_string();
+    let nothing =
+        ["ebpf", "k8s", "systemd", "journald", "sampler"].map(|name| format!("--enable-{name}=false"));
     for (flags, part) in [
         (vec![format!("--socket={}", other.display())], "another tapio-collector has"),
         (vec![format!("--metrics-listen={port}")], "cannot serve metrics on"),
         (vec!["--enable-k8s".into()], "kubernetes collector was asked for and cannot run"),
-        (vec!["--enable-ebpf=false".into()], "nothing is left to collect"),
+        (nothing.to_vec(), "nothing is left to collect"),
     ] {
         let output = agent().args(kept_to(folder.path())).args(&flags).output().unwrap();
         let (code, error) = outcome(&output);
@@ -124,6 +126,8 @@ fn a_missing_privilege_has_its_code() {
     let Some(mut command) = as_nobody("a_missing_privilege_has_its_code", folder.path()) else { return };
     let state = folder.path().join("state");
     command.arg(format!("--state-dir={}", state.display()));
+    // What else could run here would keep the agent alive.
+    command.args(["k8s", "systemd", "journald", "sampler"].map(|name| format!("--enable-{name}=false")));
     for asked in [false, true] {
         if asked {
             command.arg("--enable-ebpf");

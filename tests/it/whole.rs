@@ -15,16 +15,18 @@ use super::skipped;
 /// System calls in one burst: more than one batch, fewer than a ring holds.
 const BURST: u64 = 20_000;
 
-/// Flags of an agent with the load probe, kept to a folder.
+/// Flags of an agent with the load probe, kept to a folder, which reads nothing but the kernel.
 fn flags(folder: &Path, server: std::net::SocketAddr) -> Vec<String> {
-    vec![
+    let others = ["k8s", "systemd", "journald", "sampler"].map(|name| format!("--enable-{name}=false"));
+    let own = [
         format!("--socket={}", folder.join("collector.sock").display()),
         format!("--state-dir={}", folder.join("state").display()),
         format!("--server={server}"),
         "--load-probe".into(),
         "--flush-interval=20ms".into(),
         "--shutdown-deadline=20s".into(),
-    ]
+    ];
+    own.into_iter().chain(others).collect()
 }
 
 fn burst() {

@@ -46,12 +46,12 @@ const KEPT: &[(Name, &str)] = &[
     (Name::Errno, fields::ERRNO),
     (Name::CoredumpPid, fields::COREDUMP_PID),
     (Name::CoredumpSignal, fields::COREDUMP_SIGNAL),
-    (Name::CoredumpSignalName, fields::COREDUMP_SIGNAL_NAME),
+    (Name::CoredumpSignalLabel, fields::COREDUMP_SIGNAL_NAME),
     (Name::CoredumpExe, fields::COREDUMP_EXE),
     (Name::CoredumpComm, fields::COREDUMP_COMM),
     (Name::CoredumpFilename, fields::COREDUMP_FILENAME),
-    (Name::ContainerName, fields::CONTAINER),
-    (Name::ImageName, fields::IMAGE),
+    (Name::Container, fields::CONTAINER),
+    (Name::Image, fields::IMAGE),
 ];
 
 /// An event that was made.
@@ -113,9 +113,8 @@ impl Maker {
             header.flags = COARSE_TIME;
         }
         self.owner(&subject);
-        let priority =
-            said.number(Name::Priority).filter(|&priority| priority < 8).unwrap_or(PRIORITY_DEFAULT);
-        self.slots(at, said, &subject, lost, priority);
+        let priority = priority(said);
+        self.slots(at, said, &subject, lost);
         self.fields(said, &subject);
         self.message(said, wishes, subject.line.is_some() || is_managers(&subject));
         let failure = subject.line.is_some() || subject.meaning.is_some_and(|meaning| meaning.failure);
@@ -148,14 +147,7 @@ impl Maker {
         event.header().tgid = subject.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
     }
 
-    fn slots(
-        &mut self,
-        at: &Cursor,
-        said: &Said<'_>,
-        subject: &Subject<'_>,
-        lost: Option<u64>,
-        priority: u64,
-    ) {
+    fn slots(&mut self, at: &Cursor, said: &Said<'_>, subject: &Subject<'_>, lost: Option<u64>) {
         let event = &mut self.event;
         event.slot(at.seqnum);
         if let Some(lost) = lost {
@@ -167,7 +159,7 @@ impl Maker {
             uid.1.parse().ok()
         });
         let uid = uid.or_else(|| said.number(Name::Uid)).unwrap_or(UID_UNKNOWN);
-        event.slot(priority);
+        event.slot(priority(said));
         event.id(said.id(Name::MessageId).unwrap_or(0).to_be_bytes());
         event.id(subject.invocation.to_be_bytes()).slot(at.realtime_us).slot(uid);
     }
@@ -220,6 +212,10 @@ impl Maker {
             self.event.field(fields::MESSAGE, &message);
         }
     }
+}
+
+fn priority(said: &Said<'_>) -> u64 {
+    said.number(Name::Priority).filter(|&priority| priority < 8).unwrap_or(PRIORITY_DEFAULT)
 }
 
 /// Entries that this one says are missing.

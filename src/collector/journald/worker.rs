@@ -9,7 +9,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::feed::Feed;
-use super::journal::{Cursor, Source};
+use super::journal::{Cause, Cursor, Source};
 use super::position::Mark;
 use super::record::{Made, Maker, Wishes};
 use super::said::Said;
@@ -47,6 +47,10 @@ const SETTLE_MAX: Duration = Duration::from_millis(500);
 /// Entries that are passed over because they made this thread panic, at most; the oldest are tried again then.
 const POISONED_MAX: usize = 16;
 
+/// What to do about files that cannot be opened.
+const UNREADABLE: &str =
+    "files of the journal cannot be read: run the agent as root or in the group systemd-journal";
+
 /// An event that waits for its queue, or for acks.
 #[derive(Debug, Clone, Copy)]
 struct Held {
@@ -78,6 +82,8 @@ pub(super) struct JournalWorker {
     blocked: Option<(u64, u64)>,
     refresh_due_ns: u64,
     advise_due_ns: u64,
+    /// Files could not be opened.
+    unreadable: bool,
     reading: Option<Cursor>,
     poisoned: Vec<Cursor>,
     /// By [`About`]; empty where all is well.
@@ -105,6 +111,7 @@ impl JournalWorker {
             blocked: None,
             refresh_due_ns: 0,
             advise_due_ns: 0,
+            unreadable: false,
             reading: None,
             poisoned: Vec::new(),
             complaints: Default::default(),
@@ -139,6 +146,9 @@ impl JournalWorker {
                 Ok(()) => feed.refresh(),
                 Err(why) => missing.push(why),
             }
+        }
+        if self.unreadable {
+            missing.push(UNREADABLE.into());
         }
         self.complain(About::Files, missing.join("; "));
     }
@@ -251,6 +261,7 @@ impl JournalWorker {
         let gaps = self.feeds[feed].take_gaps(now_ns);
         let any = !gaps.is_empty();
         for gap in gaps {
+            self.unreadable |= gap.cause == Cause::Unreadable;
             let entries = gap.cause.is_of_entries();
             let mut made = self.maker.gap(gap.cause.name(), gap.lost, &gap.file.display().to_string());
             made.lost = made.lost.filter(|_| entries);

@@ -100,7 +100,7 @@ impl Failure {
             410 => Self::Expired,
             401 => Self::Unauthorized(bounded(message)),
             403 => Self::Forbidden,
-            404 | 405 | 406 => Self::NotServed,
+            404..=406 => Self::NotServed,
             // A server that was restarted with an older store does not know our version yet, or never will.
             504 if message.contains("Too large resource version") => Self::Expired,
             429 | 503 => Self::Busy { code, wait: wait.unwrap_or_default() },

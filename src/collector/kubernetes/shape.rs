@@ -149,7 +149,7 @@ fn address(text: &str) -> Option<String> {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte));
     let numbered = !port.is_empty() && port.parse::<u16>().is_ok();
     let is_address =
-        named && (!scheme.is_empty() && (port.is_empty() || numbered) || numbered || name.contains(".svc"));
+        named && (numbered || name.contains(".svc") || !scheme.is_empty() && port.is_empty());
     is_address.then(|| format!("{scheme}{host}"))
 }
 

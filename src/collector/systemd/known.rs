@@ -35,6 +35,8 @@ pub(super) struct Known {
     pub(super) digest: Option<u64>,
     /// The result that was said last.
     said: Box<str>,
+    /// The time of the last transition that was said after a newer one.
+    overtaken_us: u64,
     /// The last result that was a failure, until the unit ends well.
     failure: Box<str>,
     /// The relations that are not empty, as a bit set.
@@ -91,8 +93,11 @@ impl Known {
         }
         if self.is_known && next.changed_us < known.changed_us {
             // It was overtaken by a reading of something newer.
-            next.active_before = Box::default();
-            out.push_back(Output::State(Box::new(next)));
+            if next.changed_us > self.overtaken_us {
+                self.overtaken_us = next.changed_us;
+                next.active_before = Box::default();
+                out.push_back(Output::State(Box::new(next)));
+            }
             return;
         }
         if self.is_known {

@@ -211,3 +211,186 @@ impl Model {
         out.push_back(Output::Job(job));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::collector::systemd::unit::Limits;
+
+    const STATES: [(&str, &str); 4] =
+        [("active", "success"), ("failed", "exit-code"), ("inactive", "success"), ("activating", "signal")];
+
+    /// One transition of a unit, and what is heard of it.
+    #[derive(Debug, Clone)]
+    struct Step {
+        state: usize,
+        announced: usize,
+        read: bool,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        (0..STATES.len(), 0..3_usize, any::<bool>()).prop_map(|(state, announced, read)| Step {
+            state,
+            announced,
+            read,
+        })
+    }
+
+    fn found(step: &Step, time: u64) -> Found {
+        let (active, result) = STATES[step.state];
+        let limits = Limits {
+            numbers: [0; 9],
+            restart: Box::default(),
+            oom_policy: Box::default(),
+            fragment_path: Box::default(),
+            cgroup: Box::default(),
+        };
+        Found {
+            state: StateChange {
+                active: Some(active.into()),
+                sub: Some(time.to_string().into()),
+                changed_us: Some(time),
+                ..StateChange::default()
+            },
+            run: RunChange { result: Some(result.into()), ..RunChange::default() },
+            limits,
+            relations: Vec::new(),
+        }
+    }
+
+    fn times(out: &VecDeque<Output>) -> Vec<u64> {
+        let time = |output: &Output| match output {
+            Output::State(state) => Some(state.changed_us),
+            _ => None,
+        };
+        out.iter().filter_map(time).collect()
+    }
+
+    proptest! {
+        /// Scenario: a unit goes from state to state; each transition is announced once, twice or not at all, and the
+        /// unit is read now and then.
+        /// Guarantees: what was announced or could be read is said exactly once, in order, and nothing else is.
+        #[test]
+        fn a_transition_is_said_once(steps in prop::collection::vec(step(), 1..40)) {
+            let (mut model, mut out) = (Model::default(), VecDeque::new());
+            let mut expected = Vec::new();
+            for (step, time) in steps.iter().zip((10..).step_by(10)) {
+                let found = found(step, time);
+                for _ in 0..step.announced {
+                    model.run("a.service", &found.run);
+                    model.state("a.service", &found.state, &mut out);
+                }
+                if step.read {
+                    model.found("a.service", &found, true, &mut out);
+                }
+                if step.announced > 0 || step.read {
+                    expected.push(time);
+                }
+            }
+            prop_assert_eq!(times(&out), expected);
+        }
+
+        /// Scenario: the same, but everything is announced after a later reading overtook it.
+        /// Guarantees: what the reading said already is not said again; what it hid is said once.
+        #[test]
+        fn a_reading_that_overtakes_hides_nothing(steps in prop::collection::vec(step(), 2..20)) {
+            let (mut model, mut out) = (Model::default(), VecDeque::new());
+            let all: Vec<Found> = steps.iter().zip((10..).step_by(10)).map(|(step, time)| found(step, time)).collect();
+            if let Some(last) = all.last() {
+                model.found("a.service", last, true, &mut out);
+            }
+            for found in &all {
+                model.state("a.service", &found.state, &mut out);
+                model.state("a.service", &found.state, &mut out);
+            }
+            let mut said = times(&out);
+            said.sort_unstable();
+            let expected: Vec<u64> = (10..).step_by(10).take(steps.len()).collect();
+            prop_assert_eq!(said, expected);
+        }
+    }
+
+    /// Scenario: between two announcements a unit became active and ended; or ended and began anew.
+    /// Guarantees: the time stamps tell, with the invocation and the result of the run that ended.
+    #[test]
+    fn time_stamps_tell_what_was_merged() {
+        let (mut model, mut out) = (Model::default(), VecDeque::new());
+        let change = |active: &str, id, times: [u64; 4]| StateChange {
+            active: Some(active.into()),
+            sub: Some("sub".into()),
+            invocation: Some([id; 16]),
+            changed_us: Some(times[0]),
+            inactive_exit_us: Some(times[1]),
+            active_enter_us: Some(times[2]),
+            inactive_enter_us: Some(times[3]),
+            ..StateChange::default()
+        };
+        let result = |result: &str| RunChange { result: Some(result.into()), ..RunChange::default() };
+        model.state("a.service", &change("inactive", 1, [10, 5, 6, 10]), &mut out);
+        // It ran from 20 to 22, all before anybody looked, and is cleaning up since.
+        model.run("a.service", &result("signal"));
+        model.state("a.service", &change("failed", 2, [25, 20, 21, 25]), &mut out);
+        // It failed at 30 and was started at 31.
+        model.run("a.service", &result("success"));
+        model.state("a.service", &change("active", 3, [32, 31, 32, 30]), &mut out);
+        let told: Vec<String> = out
+            .iter()
+            .map(|output| match output {
+                Output::State(state) => format!(
+                    "{} {}>{} {} {}",
+                    state.changed_us, state.active_before, state.active, state.result, state.invocation[0]
+                ),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let expected = [
+            "10 >inactive  1",
+            "21 inactive>active  2",
+            "25 active>failed signal 2",
+            "30 failed>inactive  2",
+            "32 inactive>active success 3",
+        ];
+        assert_eq!(told, expected);
+    }
+
+    /// Scenario: more units and jobs than may be remembered.
+    /// Guarantees: those beyond are counted, or said without being remembered.
+    #[test]
+    fn units_and_jobs_are_bounded() {
+        let (mut model, mut out) = (Model::default(), VecDeque::new());
+        (0..UNITS_MAX + 7).for_each(|number| model.add(&format!("{number}.service")));
+        assert_eq!((model.units.len(), model.take_refused(), model.take_refused()), (UNITS_MAX, 7, 0));
+        let jobs = u32::try_from(JOBS_MAX).expect("small");
+        let waits = (0..jobs + 7).filter(|id| model.job_new(*id, "0.service", 1, &mut out)).count();
+        assert_eq!((waits, out.len()), (JOBS_MAX, 7));
+    }
+
+    /// Scenario: a job that ends before its type is known: its unit was up and is down, or was down all the time.
+    /// Guarantees: the first was a stop; nobody knows about the other.
+    #[test]
+    fn a_quick_stop_is_known_by_what_it_did() {
+        let (mut model, mut out) = (Model::default(), VecDeque::new());
+        let change = |active: &str, time| StateChange {
+            active: Some(active.into()),
+            changed_us: Some(time),
+            ..StateChange::default()
+        };
+        let end = JobEnd { id: 1, unit: "a.service", result: "done", at_ns: 9 };
+        model.state("a.service", &change("active", 1), &mut out);
+        model.job_new(1, "a.service", 5, &mut out);
+        model.state("a.service", &change("inactive", 2), &mut out);
+        model.job_removed(end, &mut out);
+        model.job_new(2, "a.service", 6, &mut out);
+        model.job_removed(JobEnd { id: 2, ..end }, &mut out);
+        let kinds: Vec<&str> = out
+            .iter()
+            .filter_map(|output| match output {
+                Output::Job(job) => Some(&*job.kind),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(kinds, ["stop", "stop", "", ""]);
+    }
+}

@@ -72,6 +72,7 @@ enum Answer {
 /// A comparison under way.
 #[derive(Debug, Default)]
 struct Comparison {
+    is_listed: bool,
     listed: Vec<Listed>,
     /// Units that were not read yet.
     left: HashSet<Box<str>>,
@@ -172,6 +173,13 @@ impl<'kept> Session<'kept> {
 
     /// Starts the questions that there is room for.
     fn ask(&mut self) {
+        // The last unit that was left may have been read, or may have gone.
+        if let Some(comparison) = &mut self.comparison
+            && comparison.is_listed
+            && comparison.left.is_empty()
+        {
+            comparison.settles.get_or_insert(Instant::now() + self.bounds.settle);
+        }
         if self.comparison.is_none()
             && !self.is_reloading
             && self.compare_at.is_some_and(|at| at <= Instant::now())
@@ -282,6 +290,7 @@ impl<'kept> Session<'kept> {
             Answer::List(listed) => {
                 let Some(comparison) = &mut self.comparison else { return Ok(()) };
                 comparison.listed = listed?;
+                comparison.is_listed = true;
                 for listed in &comparison.listed {
                     comparison.left.insert(listed.unit.clone());
                     self.wanted.now(&listed.unit);
@@ -304,12 +313,6 @@ impl<'kept> Session<'kept> {
                 let kind = self.readable(kind)?.unwrap_or_default();
                 self.kept.model.job_kind(id, &kind, &mut self.kept.outputs);
             }
-        }
-        if let Some(comparison) = &mut self.comparison
-            && comparison.left.is_empty()
-            && comparison.settles.is_none()
-        {
-            comparison.settles = Some(Instant::now() + self.bounds.settle);
         }
         self.kept.flush().await;
         Ok(())

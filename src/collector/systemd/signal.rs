@@ -161,3 +161,75 @@ fn read_manager(message: &Message, member: &str) -> Result<Option<Signal>, Signa
         _ => return Ok(None),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const UNIT: &str = "/org/freedesktop/systemd1/unit/a_2eservice";
+
+    fn value() -> impl Strategy<Value = Variant<'static>> {
+        prop_oneof![
+            any::<u8>().prop_map(Variant::from),
+            any::<bool>().prop_map(Variant::from),
+            any::<i32>().prop_map(Variant::from),
+            any::<u32>().prop_map(Variant::from),
+            any::<u64>().prop_map(Variant::from),
+            any::<f64>().prop_map(Variant::from),
+            // A text on a bus has no NUL.
+            "[a-z=\n\\\\ -]{0,40}".prop_map(Variant::from),
+            prop::collection::vec(any::<u8>(), 0..20).prop_map(Variant::from),
+            prop::collection::vec("[a-z]{0,9}", 0..9).prop_map(Variant::from),
+        ]
+    }
+
+    proptest! {
+        /// Scenario: announcements in which each property that is read has a value of any type.
+        /// Guarantees: no panic; whatever is read as a signal had the right types throughout.
+        #[test]
+        fn any_value_is_answered(values in prop::collection::vec(prop::option::of(value()), 14), of_unit in any::<bool>()) {
+            let names = [
+                "LoadState", "ActiveState", "SubState", "InvocationID", "StateChangeTimestampMonotonic",
+                "InactiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic", "InactiveEnterTimestampMonotonic",
+                "Result", "NRestarts", "MainPID", "ExecMainCode", "ExecMainStatus", "StatusText",
+            ];
+            let values: HashMap<&str, Variant<'static>> =
+                names.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))).collect();
+            let interface = if of_unit { UNIT_INTERFACE } else { "org.freedesktop.systemd1.Service" };
+            let body = (interface, &values, Vec::<&str>::new());
+            let message = Message::signal(UNIT, PROPERTIES, "PropertiesChanged").build(&body);
+            let read = read(&message.expect("a message"), &Speaker::Peer);
+            let is_right = |name: &str, signature: &str| {
+                values.get(name).is_none_or(|value| value.value_signature().to_string() == signature)
+            };
+            match read {
+                Ok(Some(Signal::State { unit, .. })) => {
+                    prop_assert!(of_unit && &*unit == "a.service");
+                    prop_assert!(is_right("ActiveState", "s") && is_right("StateChangeTimestampMonotonic", "t"));
+                }
+                Ok(Some(Signal::Run { .. })) => {
+                    prop_assert!(!of_unit && is_right("Result", "s") && is_right("NRestarts", "u"));
+                    prop_assert!(is_right("ExecMainCode", "i"));
+                }
+                Ok(other) => prop_assert!(false, "{:?}", other),
+                Err(error) => prop_assert!(matches!(error, SignalError::Property(_))),
+            }
+        }
+    }
+
+    /// Scenario: somebody else on the bus sends what the manager would send.
+    /// Guarantees: it is not listened to; the manager and the bus are.
+    #[test]
+    fn only_the_manager_is_listened_to() {
+        let speaker = Speaker::Named(":1.5".into());
+        for (sender, is_heard) in [(":1.5", true), (":1.6", false)] {
+            let message = Message::signal("/org/freedesktop/systemd1", MANAGER_INTERFACE, "Reloading")
+                .sender(sender)
+                .build(&(true,))
+                .expect("a message");
+            assert_eq!(read(&message, &speaker).expect("it can be read").is_some(), is_heard, "{sender}");
+        }
+    }
+}

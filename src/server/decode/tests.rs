@@ -159,7 +159,7 @@ proptest! {
         let mut batch = EventBatch {
             base_time_ns: times.0,
             boot_unix_ns: times.1,
-            time_unit_ns: slots as u32 * 500,
+            time_unit_ns: numbers.first().copied().unwrap_or(0) * 500,
             kind: kinds.into(),
             time_delta: fixed32(numbers.iter().copied()),
             entity: fixed32(numbers.iter().copied()),

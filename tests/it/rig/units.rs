@@ -130,3 +130,31 @@ fn live_a_burst_of_a_real_manager_is_told_whole() {
     let row = agent.stop();
     assert_eq!((row.ring_lost, &row.shed), (0, &BTreeMap::new()), "{row:?}");
 }
+
+/// Scenario: the bus is killed and comes back, then the manager executes itself anew; a unit fails at each.
+/// Guarantees: each loss is said, and its end; both failures are told once, though nobody may have announced them.
+#[test]
+fn live_a_killed_bus_and_a_new_manager_are_survived() {
+    const NAME: &str = "live_a_killed_bus_and_a_new_manager_are_survived";
+    let Some(rig) = Rig::get(NAME) else { return };
+    let agent = Agent::start(&format!("unix:path={}", rig.path("/run/dbus/system_bus_socket")));
+    for (times, break_it) in
+        [(1, "systemctl kill --signal=KILL dbus.service"), (2, "systemctl daemon-reexec")]
+    {
+        rig.text(&["/bin/sh", "-ec", break_it]);
+        let Some(said) = rig.provoke(NAME, "exit-code") else { return };
+        let outcome = said.lines("outcome").next().unwrap();
+        agent.until("a loss and its end", |agent| {
+            agent.manager("lost") >= times && agent.manager("resynced") >= agent.manager("lost")
+        });
+        let is_it = |seen: &Seen| {
+            seen.invocation() == outcome.field("invocation") && seen.field(fields::ACTIVE_STATE) == "failed"
+        };
+        agent.until("the failure", |agent| agent.of(Kind::UnitState).iter().any(is_it));
+        let failed: Vec<Seen> = agent.of(Kind::UnitState).into_iter().filter(is_it).collect();
+        assert_eq!(failed.len(), 1, "{failed:#?}");
+        assert_eq!(failed[0].slot("exec_status").to_string(), outcome.field("status"));
+    }
+    assert_eq!(repeated(&agent.of(Kind::UnitState)), []);
+    agent.stop();
+}

@@ -16,8 +16,6 @@ pub enum Cause {
     Header,
     /// The file could not be opened or mapped.
     Unreadable,
-    /// There were more files than are kept open.
-    TooManyFiles,
     /// Entries whose object is not one.
     DamagedEntry,
     /// Entries that were lost with the list that they stood in.
@@ -30,7 +28,7 @@ pub enum Cause {
     OversizedField,
     /// The entry that the reading was to go on behind is gone.
     CursorGone,
-    /// Sequence numbers that no file held: deleted before they were read.
+    /// Sequence numbers that no file holds: deleted before they were read. Whoever reads finds that out.
     Vacuumed,
 }
 
@@ -41,7 +39,6 @@ impl Cause {
         match self {
             Self::Header => "journal_header",
             Self::Unreadable => "journal_unreadable",
-            Self::TooManyFiles => "journal_too_many_files",
             Self::DamagedEntry => "journal_damaged_entry",
             Self::DamagedList => "journal_damaged_list",
             Self::Truncated => "journal_truncated",
@@ -84,7 +81,7 @@ impl Gaps {
     /// Adds to the gap of this file and cause.
     pub(super) fn add(&mut self, cause: Cause, lost: Option<u64>, file: &Path) {
         let file = if self.0.len() < GAPS_MAX { file } else { Path::new("") };
-        match self.0.iter_mut().find(|gap| gap.cause == cause && gap.file == file) {
+        match self.0.iter_mut().find(|gap| gap.cause == cause && gap.file.as_os_str() == file.as_os_str()) {
             Some(gap) => gap.lost = gap.lost.zip(lost).map(|(before, more)| before.saturating_add(more)),
             None => self.0.push(Gap { cause, lost, file: file.to_owned() }),
         }
