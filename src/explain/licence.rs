@@ -104,10 +104,6 @@ pub fn weigh(
     weighed
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the evidence, what it is near, what it decides between, where to look, what was missed, the result"
-)]
 fn weigh_evidence(
     evidence: &Evidence,
     near: &Fact,
