@@ -296,7 +296,7 @@ impl Window {
         self.bucket(hash_of(key), kind).iter().map(|&(_, _, slot)| slot)
     }
 
-    fn bucket(&self, hash: u64, kind: FactKind) -> &[(u64, u64, Slot)] {
+    fn bucket(&self, hash: u64, kind: FactKind) -> &[Place] {
         self.index.get(&(hash, kind)).map_or(&[], Vec::as_slice)
     }
 
@@ -408,7 +408,7 @@ impl Seen for Window {
 }
 
 /// The places beside a slot in its bucket.
-fn neighbours(bucket: &[(u64, u64, Slot)], slot: Slot) -> std::ops::Range<usize> {
+fn neighbours(bucket: &[Place], slot: Slot) -> std::ops::Range<usize> {
     match bucket.iter().position(|&(_, _, other)| other == slot) {
         Some(at) => at.saturating_sub(1)..(at + 2).min(bucket.len()),
         None => bucket.len().saturating_sub(1)..bucket.len(),
