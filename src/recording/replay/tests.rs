@@ -434,7 +434,7 @@ fn stories_bring_their_facts() {
     let mut wrong = Vec::new();
     for (name, wanted, unwanted) in STORIES {
         let path = corpus().join(format!("{name}.jsonl"));
-        let recording = load(&[path.clone()]).unwrap_or_else(|error| panic!("{error}"));
+        let recording = load(std::slice::from_ref(&path)).unwrap_or_else(|error| panic!("{error}"));
         let facts = facts_of(&recording);
         for fact in &facts {
             assert!(!fact.events.is_empty() && fact.from_ns <= fact.until_ns, "{name}: {fact:?}");
