@@ -8,22 +8,23 @@ use super::fact::FactKind;
 
 /// Details that a fact of any kind may have.
 ///
-/// `snapshot`: a state that was found, not announced: it may be older than the observation. `text`: what a log or a
-/// message says. `culprit`: who used up what ran out, as `TYPE NAME`. `revision`: the pod-template-hash of its pod.
-/// `role`: `dns`, `cni`, `proxy`, `kubelet` or `runtime`, for those that a whole node depends on. `comm` and `pid`: of
-/// the process that it happened to. `small`: it concerns a file system, a quota or a process that nobody else uses.
+/// `snapshot`: a state that was found, not announced: it may be older than the observation. `text`: what a
+/// log or a message says. `culprit`: who used up what ran out, as `TYPE NAME`. `revision`: the
+/// pod-template-hash of its pod. `role`: `dns`, `cni`, `proxy`, `kubelet` or `runtime`, for those that a
+/// whole node depends on. `comm` and `pid`: of the process that it happened to. `small`: it concerns a file
+/// system, a quota or a process that nobody else uses.
 pub const COMMON_DETAILS: &[&str] =
     &["snapshot", "text", "culprit", "revision", "role", "comm", "pid", "small", "count", "uid", "result"];
 
 /// More details, by kind.
 ///
-/// `constraint` is `memcg`, `none`, `cpuset` or `memory_policy`; `limit_of` the cgroup whose limit was hit and
-/// `victim_cgroup` the one that was killed in; `init` whether the victim was the first process of its container;
-/// `sender*` who sent a signal; `main` whether it was the main process; `status` the exit status that systemd gives for
-/// a failed step; `probe` `liveness`, `readiness` or `startup`; `reason` the API's or the manager's word;
-/// `listened` whether somebody was seen listening there before; `holder` who has the port, as `TYPE NAME`; `relation`
-/// one of `requires`, `binds_to`, `part_of`, `wants`, `routes_to`, `connects_to`, `runs_on`, by which the subject needs the
-/// target.
+/// `constraint` is `memcg`, `none`, `cpuset` or `memory_policy`; `limit_of` the cgroup whose limit was hit
+/// and `victim_cgroup` the one that was killed in; `init` whether the victim was the first process of its
+/// container; `sender*` who sent a signal; `main` whether it was the main process; `status` the exit status
+/// that systemd gives for a failed step; `probe` `liveness`, `readiness` or `startup`; `reason` the API's or
+/// the manager's word; `listened` whether somebody was seen listening there before; `holder` who has the
+/// port, as `TYPE NAME`; `relation` one of `requires`, `binds_to`, `part_of`, `wants`, `routes_to`,
+/// `connects_to`, `runs_on`, by which the subject needs the target.
 pub const DETAILS: &[(FactKind, &[&str])] = &[
     (
         FactKind::MemoryLimitHit,

@@ -1,19 +1,22 @@
-//! The fact: a typed statement about an entity that matters for diagnosis. Detectors make them of events, the causal
-//! engine makes incidents of them.
+//! The fact: a typed statement about an entity that matters for diagnosis. Detectors make them of events, the
+//! causal engine makes incidents of them.
 //!
 //! Invariants:
-//! - A fact is a value: two facts with the same content are the same fact, and its id says so. Nothing in it depends
-//!   on when or in which order it arrived.
-//! - [`FACT_KINDS`] is the one table of kinds; the documentation of kinds is made from it. What details are called is in
-//!   [`super::DETAILS`].
+//! - A fact is a value: two facts with the same content are the same fact, and its id says so. Nothing in it
+//!   depends on when or in which order it arrived.
+//! - [`FACT_KINDS`] is the one table of kinds; the documentation of kinds is made from it. What details are
+//!   called is in [`super::DETAILS`].
 //!
 //! Conventions that rules rely on:
-//! - A subject is the unit or container where there is one; `process` only for what belongs to no unit or container,
-//!   which is nobody's service and makes no incident alone.
-//! - A fact carries every key of its subject that is known, weak ones too. What concerns a socket has the key of the
-//!   end point that is listened on or connected to, as `address:port`; if it is an address of this host, `*:port` too.
-//! - A fact about a part of a cluster has the [`KeyKind::Node`] of its node, one about this host that of this host.
-//! - The Kubernetes API counts in seconds: `from_ns` and `until_ns` are then two seconds apart, not one moment.
+//! - A subject is the unit or container where there is one; `process` only for what belongs to no unit or
+//!   container, which is nobody's service and makes no incident alone.
+//! - A fact carries every key of its subject that is known, weak ones too. What concerns a socket has the key
+//!   of the end point that is listened on or connected to, as `address:port`; if it is an address of this
+//!   host, `*:port` too.
+//! - A fact about a part of a cluster has the [`KeyKind::Node`] of its node, one about this host that of this
+//!   host.
+//! - The Kubernetes API counts in seconds: `from_ns` and `until_ns` are then two seconds apart, not one
+//!   moment.
 //! - A gap in the evidence is one fact for each stretch: its source is the source that missed something.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -196,8 +199,8 @@ impl FactKind {
 /// What a fact is about, by type and name, as people write it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Subject {
-    /// `unit`, `container`, `pod`, `process`, `cgroup`, `node`, `device`, `mount`, `port`, or the kind of a Kubernetes
-    /// object in lower case.
+    /// `unit`, `container`, `pod`, `process`, `cgroup`, `node`, `device`, `mount`, `port`, or the kind of a
+    /// Kubernetes object in lower case.
     #[serde(rename = "type")]
     pub kind: String,
     /// A unit's name, a pod's `namespace/name`, a container's `namespace/pod/container` or id, a process's
@@ -219,7 +222,8 @@ impl fmt::Display for Subject {
     }
 }
 
-/// What two facts can have in common. The order is that of their strength: the first that matches names an edge.
+/// What two facts can have in common. The order is that of their strength: the first that matches names an
+/// edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyKind {
@@ -302,8 +306,8 @@ pub struct Fact {
     pub kind: FactKind,
     /// About what.
     pub subject: Subject,
-    /// When it happened, `CLOCK_BOOTTIME` nanoseconds: no earlier than `from_ns`, no later than `until_ns`. Times of
-    /// wall clocks carry their uncertainty here.
+    /// When it happened, `CLOCK_BOOTTIME` nanoseconds: no earlier than `from_ns`, no later than `until_ns`.
+    /// Times of wall clocks carry their uncertainty here.
     pub from_ns: u64,
     /// See `from_ns`.
     pub until_ns: u64,
@@ -362,8 +366,8 @@ impl Fact {
         self
     }
 
-    /// Names the fact: kind, subject and the first event that says so. What is learnt about it later does not change
-    /// the id.
+    /// Names the fact: kind, subject and the first event that says so. What is learnt about it later does not
+    /// change the id.
     #[must_use]
     pub fn id(&self) -> u64 {
         let mut id = mix(self.kind as u64 + 1);

@@ -75,7 +75,8 @@ impl<'window> Component<'window> {
                 edges.push(Edge { cause, effect, rule: bond.rule, repeats, key: bond.key, weighed });
             }
         }
-        // A repetition follows the one right before it: facts that arrived between two others leave an edge over them.
+        // A repetition follows the one right before it: facts that arrived between two others leave an edge
+        // over them.
         let mut before: BTreeMap<(u16, usize), usize> = BTreeMap::new();
         for edge in edges.iter().filter(|edge| edge.repeats) {
             let last = before.entry((edge.rule, edge.effect)).or_insert(edge.cause);

@@ -1,7 +1,8 @@
 //! What will fail, though nothing did yet: trends as incidents of their own.
 //!
 //! Invariants:
-//! - A forecast is told anew only when its time moved a lot, and taken back when its trend does not say so any more.
+//! - A forecast is told anew only when its time moved a lot, and taken back when its trend does not say so
+//!   any more.
 //! - Once what was foretold happens, the forecast says into which incident it went.
 //! - At most [`FORECASTS_MAX`] at a time; further ones are counted.
 

@@ -31,7 +31,8 @@ pub fn delay_ns(cause: &Fact, effect: &Fact) -> i64 {
     i64::try_from(effect - cause).unwrap_or(i64::MAX)
 }
 
-/// For each fact the place of the edge to its cause, if something explains it. `facts` are in the canonical order.
+/// For each fact the place of the edge to its cause, if something explains it. `facts` are in the canonical
+/// order.
 #[must_use]
 pub fn grow(facts: &[&Fact], edges: &[Edge]) -> Vec<Option<usize>> {
     let mut order: Vec<usize> = (0..edges.len())

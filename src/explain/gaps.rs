@@ -1,8 +1,8 @@
 //! What the sources missed.
 //!
 //! Invariants:
-//! - At most [`GAPS_MAX`] stretches; what goes beyond widens the nearest one of its source, so that nothing missed is
-//!   forgotten before its time.
+//! - At most [`GAPS_MAX`] stretches; what goes beyond widens the nearest one of its source, so that nothing
+//!   missed is forgotten before its time.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,8 @@
 //! What the engine says: one revision of an incident, as it is written in JSON.
 //!
 //! Invariants:
-//! - Everything but `revision` is a function of the set of facts, the time asked for, and the clock's offset: the same
-//!   facts in any order make the same bytes.
+//! - Everything but `revision` is a function of the set of facts, the time asked for, and the clock's offset:
+//!   the same facts in any order make the same bytes.
 //! - Names are a contract: fields are added, never renamed.
 
 use serde::{Deserialize, Serialize};

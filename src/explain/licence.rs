@@ -1,7 +1,8 @@
 //! Whether a rule licenses an edge between two facts, and how sure the edge is.
 //!
 //! Invariants:
-//! - Pure: the two facts, the rule, and what else was seen near them decide. Time alone never licenses anything.
+//! - Pure: the two facts, the rule, and what else was seen near them decide. Time alone never licenses
+//!   anything.
 //! - A piece of evidence that is absent counts only if its source missed nothing meanwhile.
 //! - A bare process id licenses an edge within a second only, since ids are used again.
 
@@ -97,8 +98,7 @@ pub fn weigh(
         weighed.proofs.push(Proof { says: said(condition, cause, effect), weight: 0.0, fact: None });
     }
     for evidence in &rule.evidence {
-        let near = if evidence.near == Side::Cause { cause } else { effect };
-        weigh_evidence(evidence, near, (cause, effect), seen, gaps, &mut weighed);
+        weigh_evidence(evidence, (cause, effect), seen, gaps, &mut weighed);
     }
     weighed.confidence = weighed.confidence.clamp(0.01, 0.99);
     weighed
@@ -106,12 +106,12 @@ pub fn weigh(
 
 fn weigh_evidence(
     evidence: &Evidence,
-    near: &Fact,
     (cause, effect): (&Fact, &Fact),
     seen: &dyn Seen,
     gaps: &Gaps,
     weighed: &mut Weighed,
 ) {
+    let near = if evidence.near == Side::Cause { cause } else { effect };
     let names: Vec<&str> = evidence.kinds.iter().map(|kind| kind.name()).collect();
     let names = names.join(" or ");
     if let Some(found) = find(evidence, near, (cause, effect), seen) {

@@ -1,7 +1,8 @@
 //! Whether an incident goes on.
 //!
 //! Invariants:
-//! - Pure: the same facts at the same time give the same answer; time passing is the only other thing that changes it.
+//! - Pure: the same facts at the same time give the same answer; time passing is the only other thing that
+//!   changes it.
 
 use super::component::Component;
 use super::incident::State;

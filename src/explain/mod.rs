@@ -1,11 +1,12 @@
 //! From facts to incidents: what failed, why, what comes next, and the proof.
 //!
-//! `rules` says what may cause what, `window` keeps the facts and finds the licensed edges, `component` and `forest` choose the
-//! causes, `verdict` writes down what follows, `registry` remembers what was said before.
+//! `rules` says what may cause what, `window` keeps the facts and finds the licensed edges, `component` and
+//! `forest` choose the causes, `verdict` writes down what follows, `registry` remembers what was said before.
 //!
 //! Invariants:
 //! - No input and output, no clock: facts and times come in as arguments, revisions go out.
-//! - A verdict is a function of the set of facts; only the number of its revision depends on the order of arrival.
+//! - A verdict is a function of the set of facts; only the number of its revision depends on the order of
+//!   arrival.
 //! - Time alone never licenses an edge, and what cannot be known is said to be unknown.
 
 pub mod component;
@@ -176,7 +177,8 @@ impl Explain {
         self.dirty = self.window.slots().collect();
     }
 
-    /// Judges what changed, and puts the revisions that follow into `out`. `boot_unix_ns`: Unix nanoseconds at boot.
+    /// Judges what changed, and puts the revisions that follow into `out`. `boot_unix_ns`: Unix nanoseconds
+    /// at boot.
     pub fn settle(&mut self, now_ns: u64, boot_unix_ns: u64, out: &mut Vec<Incident>) {
         if now_ns >= self.housekeeping_due_ns {
             self.housekeeping_due_ns = now_ns.saturating_add(HOUSEKEEPING_NS);

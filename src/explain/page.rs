@@ -1,7 +1,9 @@
-//! An incident as a page of text, for a person who was woken up by it: what, why, proof, what next, what to do.
+//! An incident as a page of text, for a person who was woken up by it: what, why, proof, what next, what to
+//! do.
 //!
 //! Invariants:
-//! - No line is wider than [`WIDTH`], words that are longer aside. The page says what the JSON says, and nothing else.
+//! - No line is wider than [`WIDTH`], words that are longer aside. The page says what the JSON says, and
+//!   nothing else.
 
 use super::incident::{FactView, Incident, State};
 use super::predict::span;

@@ -1,10 +1,10 @@
 //! What comes next: what resources run out, and what Kubernetes and systemd do about what failed.
 //!
 //! Invariants:
-//! - A trend speaks only with enough history, near its limit, since the last restart, while it still rises, and as an
-//!   interval. A plateau, a sawtooth below the limit and a warm-up say nothing.
-//! - Pure: the same series gives the same answer. A prediction must also have been made a few points earlier, so that
-//!   one odd point makes none.
+//! - A trend speaks only with enough history, near its limit, since the last restart, while it still rises,
+//!   and as an interval. A plateau, a sawtooth below the limit and a warm-up say nothing.
+//! - Pure: the same series gives the same answer. A prediction must also have been made a few points earlier,
+//!   so that one odd point makes none.
 
 use std::collections::BTreeMap;
 
@@ -27,8 +27,8 @@ const DISK_HISTORY_NS_MIN: u64 = 600 * SECOND_NS;
 /// A trend reaches no further than this many times its own history.
 const REACH: u64 = 4;
 
-/// Part of the limit from which a trend is anybody's worry, per cent; from the lower one only if the limit is near in
-/// time.
+/// Part of the limit from which a trend is anybody's worry, per cent; from the lower one only if the limit is
+/// near in time.
 const LEVEL_MIN: u64 = 70;
 const LEVEL_NEAR_MIN: u64 = 55;
 const NEAR_NS: u64 = 180 * SECOND_NS;

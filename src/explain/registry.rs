@@ -87,8 +87,8 @@ impl Registry {
         out.push(kept.incident.clone());
     }
 
-    /// Lets go of the facts of incidents that are over for `facts_ns`, all of an incident at once, and forgets incidents
-    /// that closed long ago.
+    /// Lets go of the facts of incidents that are over for `facts_ns`, all of an incident at once, and
+    /// forgets incidents that closed long ago.
     pub fn expire(&mut self, now_ns: u64, facts_ns: u64) {
         self.now_ns = now_ns;
         let over: Vec<(String, Vec<u64>)> = self

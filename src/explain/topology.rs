@@ -1,7 +1,8 @@
 //! Who needs whom: units that require units, services that lead to pods, clients that connect to servers.
 //!
 //! Invariants:
-//! - At most [`RELATIONS_MAX`] relations; what does not fit is counted, and what was told last of a relation counts.
+//! - At most [`RELATIONS_MAX`] relations; what does not fit is counted, and what was told last of a relation
+//!   counts.
 //! - A walk ends after [`STEPS_MAX`] steps and [`REACH_MAX`] places, so that a circle of units costs no more.
 
 use std::collections::{BTreeMap, BTreeSet};

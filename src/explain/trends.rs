@@ -1,7 +1,8 @@
 //! The newest series of what entities use of limited resources.
 //!
 //! Invariants:
-//! - One series an entity and resource: the one that ends last. At most [`SERIES_MAX`]; the oldest give way and are counted.
+//! - One series an entity and resource: the one that ends last. At most [`SERIES_MAX`]; the oldest give way
+//!   and are counted.
 
 use std::collections::BTreeMap;
 

@@ -2,8 +2,9 @@
 //!
 //! Invariants:
 //! - Pure: the component, what was seen around it, and the time are all that it reads.
-//! - It answers with the earliest unexplained fact. Where that is only what happened, not why, it says so; where sources
-//!   missed something that could have said why, or two causes are equally likely, it names no cause.
+//! - It answers with the earliest unexplained fact. Where that is only what happened, not why, it says so;
+//!   where sources missed something that could have said why, or two causes are equally likely, it names no
+//!   cause.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -324,8 +325,8 @@ impl<'draft> Draft<'draft> {
         list
     }
 
-    /// What else could have caused what happened, and what speaks against it; and by how much less sure the surest
-    /// other cause of a step on the way is.
+    /// What else could have caused what happened, and what speaks against it; and by how much less sure the
+    /// surest other cause of a step on the way is.
     fn hypotheses(&self) -> (Vec<Hypothesis>, f64) {
         let mut margin: f64 = 1.0;
         let mut best: BTreeMap<u64, (f64, Hypothesis)> = BTreeMap::new();

@@ -2,8 +2,9 @@
 //!
 //! Invariants:
 //! - A fact that is told again joins what is known of it: the union, whatever came first.
-//! - At most [`Bounds::facts`] facts, [`Bounds::bucket`] of one kind under one key, [`Bounds::bonds`] edges at a fact: what
-//!   goes beyond is counted. Circumstances give way before symptoms and causes, old ones before new ones.
+//! - At most [`Bounds::facts`] facts, [`Bounds::bucket`] of one kind under one key, [`Bounds::bonds`] edges
+//!   at a fact: what goes beyond is counted. Circumstances give way before symptoms and causes, old ones
+//!   before new ones.
 //! - Within those bounds the content depends on the set of facts only, never on the order of their arrival.
 
 use std::collections::HashSet;
@@ -175,8 +176,8 @@ impl Window {
         self.entries.get_mut(slot as usize)?.as_mut()
     }
 
-    /// Takes a fact in. Returns where it is, or nothing if it says nothing new; `touched` gets the facts whose verdict
-    /// it may change besides its own.
+    /// Takes a fact in. Returns where it is, or nothing if it says nothing new; `touched` gets the facts
+    /// whose verdict it may change besides its own.
     pub fn insert(
         &mut self,
         fact: Fact,
@@ -346,9 +347,11 @@ impl Window {
             let Some(other) = self.fact(other_slot).filter(|_| other_slot != slot) else { return };
             let (cause, effect) = if as_cause { (fact, other) } else { (other, fact) };
             // Whatever happened first is not the repetition: the set decides it, not the order of arrival.
-            let order = |fact: &Fact| (fact.from_ns, fact.until_ns, fact.id());
-            if rule.part == Part::Repeats && order(cause) > order(effect) {
-                return;
+            if rule.part == Part::Repeats {
+                let order = |fact: &Fact, slot: Slot| (fact.from_ns, fact.until_ns, self.id(slot));
+                if (order(fact, slot) > order(other, other_slot)) == as_cause {
+                    return;
+                }
             }
             if licence::holds(rule, key, cause, effect) {
                 found.push(Bond { rule: place, other: other_slot, is_cause: as_cause, key });

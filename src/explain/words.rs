@@ -1,7 +1,7 @@
 //! Fills the templates of rules with what facts say.
 //!
-//! `{name}` stands for a detail, a key or one of the derived names; `{name: of %}` for ` of ` and the value if it is known,
-//! and for nothing if not.
+//! `{name}` stands for a detail, a key or one of the derived names; `{name: of %}` for ` of ` and the value
+//! if it is known, and for nothing if not.
 //!
 //! Invariants:
 //! - A name that is not known is never filled with a guess: texts say `unknown`, actions are left out.
@@ -189,7 +189,8 @@ mod tests {
     use crate::event::Source;
 
     /// Scenario: templates with names that are known, that are not, and with optional parts.
-    /// Guarantees: what is known is filled in, optional parts vanish, an action with an unknown name is left out.
+    /// Guarantees: what is known is filled in, optional parts vanish, an action with an unknown name is left
+    /// out.
     #[test]
     fn templates_are_filled() {
         let fact =

@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - A key of the whole host licenses an edge only from a cause that concerns the whole host.
-//! - No chain of causes leads back to where it began through keys that stay the same: it would explain itself.
+//! - No chain of causes leads back to where it began through keys that stay the same: it would explain
+//!   itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,7 +59,8 @@ pub(super) fn rule(rule: &Rule) -> Result<(), String> {
         let narrowed = rule.when.iter().any(|condition| condition.side == Side::Cause);
         if let Some(kind) = rule.causes.iter().find(|kind| !NODE_WIDE.contains(kind)).filter(|_| !narrowed) {
             return Err(format!(
-                "`{}` does not concern the whole host: leave the key `node` out, or say with a condition on the cause when it does",
+                "`{}` does not concern the whole host: leave the key `node` out, or say with a condition on the \
+                 cause when it does",
                 kind.name()
             ));
         }

@@ -1,5 +1,6 @@
 //! Conditions on facts, as rules write them: `cause.sender = systemd-oomd`, `effect.exit_code != 0`,
-//! `fact.key.unit starts session-`, `cause.text contains no such host`, `same.revision`, `cause.culprit known`.
+//! `fact.key.unit starts session-`, `cause.text contains no such host`, `same.revision`, `cause.culprit
+//! known`.
 //!
 //! Invariants:
 //! - A condition reads the fact and nothing else. What the fact does not say fulfils only `!=` and `unknown`.

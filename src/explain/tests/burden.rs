@@ -99,8 +99,8 @@ fn a_million_facts_stay_within_bounds() {
 }
 
 /// Scenario: 10^5 units fail in one second, then one more does.
-/// Guarantees: incidents and facts stay within their bounds, what did not fit is counted, and the one more is found
-/// out once there is room.
+/// Guarantees: incidents and facts stay within their bounds, what did not fit is counted, and the one more is
+/// found out once there is room.
 #[test]
 fn a_hundred_thousand_failures_in_a_second() {
     let mut engine = Explain::new([1; 16], shipped(), Bounds::default());

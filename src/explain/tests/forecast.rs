@@ -65,8 +65,9 @@ fn good(step: u64, which: u64) -> u64 {
     }
 }
 
-/// Scenario: series that reach their limit, and series that level off, saw, warm up or step, told point by point.
-/// Guarantees: each of the first is foretold in time, none of the second ever; lead time and precision are printed.
+/// Scenario: series that reach their limit, and series that level off, saw, warm up or step, told point by
+/// point. Guarantees: each of the first is foretold in time, none of the second ever; lead time and precision
+/// are printed.
 #[test]
 fn forecasts_against_what_came() {
     let limit = 1_000;
@@ -104,7 +105,8 @@ fn forecasts_against_what_came() {
 }
 
 /// Scenario: memory of a unit climbs to its limit, then the kernel kills in it.
-/// Guarantees: one forecast, told again only when its time moved, which goes into the incident once it happens.
+/// Guarantees: one forecast, told again only when its time moved, which goes into the incident once it
+/// happens.
 #[test]
 fn a_forecast_comes_true() {
     let mut engine = Explain::new([1; 16], shipped(), Bounds::default());

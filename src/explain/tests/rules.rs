@@ -79,8 +79,8 @@ fn users_override_by_name() {
 }
 
 /// Scenario: the table of kinds against the shipped rules.
-/// Guarantees: each symptom and cause takes part in a causal edge or has words for when it is a root; every rule is
-/// named once, says what it licenses, and has a text.
+/// Guarantees: each symptom and cause takes part in a causal edge or has words for when it is a root; every
+/// rule is named once, says what it licenses, and has a text.
 #[test]
 fn kinds_and_rules_fit() {
     let set = RuleSet::shipped().expect("valid");

@@ -93,7 +93,8 @@ impl Story {
             return facts.into_iter().map(|fact| (fact.until_ns, fact, true)).collect();
         };
         let mut dice = Dice(seed);
-        // Half of the orders are any order at all, the others what really happens: each source has its own delay.
+        // Half of the orders are any order at all, the others what really happens: each source has its own
+        // delay.
         let wild = seed % 2 == 0;
         let mut arrivals: Vec<(u64, Fact, bool)> = Vec::new();
         for fact in facts {
