@@ -132,6 +132,7 @@ impl Agent {
                 entities: Box::new(|| EntityTable::new([2; 16], 4096, Box::new(LiveLookup::open()))),
                 inspect: Box::new(move || recorder.clone()),
                 explain: None,
+                recorder: None,
                 ledger_report: Box::new(|_: &Reports| LedgerReport::default()),
             },
         );

@@ -2,6 +2,8 @@
 
 /// An engine with nothing but this collector.
 mod agent;
+/// Real containers on a real node.
+mod cluster;
 /// An API server that tears, stalls and lies.
 mod fake;
 /// Faults that a real API server does not produce on demand.

@@ -17,7 +17,7 @@ use crate::skipped;
 const RIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rigs/kube");
 
 /// A control plane of its own, and a way to ask it.
-struct Plane {
+pub(super) struct Plane {
     folder: tempfile::TempDir,
     runtime: tokio::runtime::Runtime,
     client: Client,
@@ -35,7 +35,7 @@ fn rig() -> PathBuf {
 
 impl Plane {
     /// Starts it; says that the test is skipped where it cannot be built.
-    fn start(test: &str) -> Option<Self> {
+    pub(super) fn start(test: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let ports = free_ports();
         let output = Command::new(rig().join("up")).arg(folder.path()).args(ports).output().unwrap();
@@ -57,11 +57,11 @@ impl Plane {
         Some(plane)
     }
 
-    fn kubeconfig(&self) -> PathBuf {
+    pub(super) fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join("kubeconfig")
     }
 
-    fn state_dir(&self) -> PathBuf {
+    pub(super) fn state_dir(&self) -> PathBuf {
         self.folder.path().join("state")
     }
 
@@ -94,7 +94,7 @@ impl Plane {
         }
     }
 
-    fn post(&self, path: &str, body: &Value) -> Value {
+    pub(super) fn post(&self, path: &str, body: &Value) -> Value {
         let (status, answer) = self.ask("POST", path, "application/json", &body.to_string());
         assert!(matches!(status, 200 | 201 | 409), "POST {path}: {status} {answer}");
         answer
@@ -107,7 +107,7 @@ impl Plane {
         assert_eq!(status, 200, "PATCH {path}: {answer}");
     }
 
-    fn delete(&self, path: &str) {
+    pub(super) fn delete(&self, path: &str) {
         let body = json!({"gracePeriodSeconds": 0}).to_string();
         let (status, answer) = self.ask("DELETE", path, "application/json", &body);
         assert!(matches!(status, 200 | 404), "DELETE {path}: {status} {answer}");
@@ -117,6 +117,13 @@ impl Plane {
         let output =
             Command::new(rig().join(script)).arg(self.folder.path()).args(arguments).output().unwrap();
         assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Makes this machine its node.
+    pub(super) fn start_node(&self) -> Result<(), String> {
+        let output = Command::new(rig().join("node")).arg(self.folder.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() { Ok(()) } else { Err(said) }
     }
 
     fn stop_api_server(&self) {
