@@ -21,6 +21,8 @@ mod entity;
 mod guest;
 /// The journal reader beside journalctl.
 mod journal;
+/// The kubernetes collector, beside a fake API server and a real one.
+mod kubernetes;
 /// Incidents as an independent receiver reads them.
 mod otlp;
 /// The agent on a host with a whole systemd, where failures are provoked.
