@@ -29,8 +29,6 @@ pub(super) enum Fault {
     Repeated,
     /// This line is sent before the next change.
     Line(Arc<[u8]>),
-    /// A list repeats its objects for ever.
-    EndlessList,
 }
 
 #[derive(Debug, Clone)]
@@ -94,7 +92,6 @@ impl Fault {
             Self::SlowLine => "slow line",
             Self::Repeated => "repeated",
             Self::Line(_) => "line",
-            Self::EndlessList => "endless list",
         }
     }
 
@@ -355,7 +352,7 @@ fn list(writer: &mut impl Write, shared: &Shared, plural: &str, head: &Head) -> 
     let from: usize = head.query.get("continue").and_then(|next| next.parse().ok()).unwrap_or(0);
     let (version, page, more, fault) = {
         let mut state = shared.lock();
-        let fault = state.fault(plural, |fault| matches!(fault, Fault::TornList(_) | Fault::EndlessList));
+        let fault = state.fault(plural, |fault| matches!(fault, Fault::TornList(_)));
         let all = state.resources.get(plural).map(|resource| &resource.objects);
         let all: Vec<&Value> = all
             .into_iter()
@@ -370,13 +367,6 @@ fn list(writer: &mut impl Write, shared: &Shared, plural: &str, head: &Head) -> 
         meta["continue"] = json!((from + limit).to_string());
     }
     writer.write_all(CHUNKED)?;
-    if let Some(Fault::EndlessList) = fault {
-        chunk(writer, format!(r#"{{"kind":"List","metadata":{meta},"items":["#).as_bytes())?;
-        loop {
-            // Ends when the other side hangs up.
-            chunk(writer, format!("{},", page.join(",")).as_bytes())?;
-        }
-    }
     let body = format!(r#"{{"kind":"List","metadata":{meta},"items":[{}]}}"#, page.join(","));
     if let Some(Fault::TornList(bytes)) = fault {
         chunk(writer, &body.as_bytes()[..bytes.min(body.len() - 1)])?;
