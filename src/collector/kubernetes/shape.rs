@@ -148,8 +148,7 @@ fn address(text: &str) -> Option<String> {
     let named = !name.is_empty()
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte));
     let numbered = !port.is_empty() && port.parse::<u16>().is_ok();
-    let is_address =
-        named && (numbered || name.contains(".svc") || !scheme.is_empty() && port.is_empty());
+    let is_address = named && (numbered || name.contains(".svc") || !scheme.is_empty() && port.is_empty());
     is_address.then(|| format!("{scheme}{host}"))
 }
 
