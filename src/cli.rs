@@ -43,13 +43,17 @@ pub enum Command {
     },
     /// Say whether rules are valid.
     CheckRules {
-        /// A folder of rule files, beside the built-in ones.
-        folder: Option<PathBuf>,
+        /// Files and folders of rules, beside the built-in ones.
+        places: Vec<PathBuf>,
     },
+    /// List the kinds of facts.
+    Kinds,
     /// Say what recordings say.
     Replay {
         /// The recordings.
         files: Vec<PathBuf>,
+        /// Files and folders of rules, beside the built-in ones.
+        rules: Vec<PathBuf>,
         /// Print the facts instead of the incidents.
         facts: bool,
         /// For machines.
@@ -83,13 +87,22 @@ where
     // Flags may stand before or after the command.
     collect(&mut args, &matches);
     let Some((name, inner)) = matches.subcommand() else { return Ok(Command::Run(args)) };
-    if let Some((_, check)) = inner.subcommand() {
-        return Ok(Command::CheckRules { folder: check.get_one::<PathBuf>("folder").cloned() });
+    let paths = |from: &ArgMatches, name: &str| -> Vec<PathBuf> {
+        from.get_many::<PathBuf>(name).into_iter().flatten().cloned().collect()
+    };
+    match inner.subcommand() {
+        Some(("kinds", _)) => return Ok(Command::Kinds),
+        Some((_, check)) => return Ok(Command::CheckRules { places: paths(check, "places") }),
+        None => {}
     }
     collect(&mut args, inner);
     if name == "replay" {
-        let files = inner.get_many::<PathBuf>("files").into_iter().flatten().cloned().collect();
-        return Ok(Command::Replay { files, facts: inner.get_flag("facts"), json: inner.get_flag("json") });
+        return Ok(Command::Replay {
+            files: paths(inner, "files"),
+            rules: paths(inner, "rules"),
+            facts: inner.get_flag("facts"),
+            json: inner.get_flag("json"),
+        });
     }
     let json = name != "check" && inner.get_flag("json");
     Ok(match name {
@@ -140,14 +153,16 @@ fn starting(name: &'static str, about: &'static str) -> Clap {
 }
 
 fn rules() -> Clap {
-    let folder = Arg::new("folder")
+    let places = Arg::new("places")
         .value_name("PATH")
+        .num_args(0..)
         .value_parser(clap::value_parser!(PathBuf))
-        .help("Folder with *.toml files [default: none]");
-    let check =
-        Clap::new("check").about("Say whether the rules of a folder are valid beside the built-in ones");
+        .help("Files, and folders with *.toml files [default: the built-in rules alone]");
+    let check = Clap::new("check").about("Say whether rules are valid beside the built-in ones");
+    let kinds =
+        Clap::new("kinds").about("List the kinds of facts that rules can be about, and their details");
     let rules = Clap::new("rules").about("Look at the rules of the causal engine");
-    rules.subcommand_required(true).subcommand(check.arg(folder))
+    rules.subcommand_required(true).subcommand(check.arg(places)).subcommand(kinds)
 }
 
 fn replay() -> Clap {
@@ -157,6 +172,13 @@ fn replay() -> Clap {
         .num_args(1..)
         .value_parser(clap::value_parser!(PathBuf))
         .help("Recordings of one host, in any order");
+    let rules = Arg::new("rules")
+        .long("rules")
+        .value_name("PATH")
+        .num_args(1)
+        .action(ArgAction::Append)
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("File or folder of rules that add to the built-in ones, or replace them by name");
     let facts = Arg::new("facts")
         .long("facts")
         .action(ArgAction::SetTrue)
@@ -166,7 +188,7 @@ fn replay() -> Clap {
             "Say what recordings say: files of --record, of the flight recorder, or events as lines of JSON",
         )
         .args_override_self(true)
-        .args([files, facts, json()])
+        .args([files, rules, facts, json()])
 }
 
 fn json() -> Arg {
@@ -229,7 +251,7 @@ mod tests {
             Command::Run(args) | Command::Check(args) => load(&args).expect(line),
             Command::Status { args, .. } | Command::Doctor { args, .. } => load(&args).expect(line),
             Command::Incidents { args, .. } | Command::Explain { args, .. } => load(&args).expect(line),
-            Command::CheckRules { .. } => panic!("{line} has no settings"),
+            Command::CheckRules { .. } | Command::Kinds => panic!("{line} has no settings"),
             Command::Replay { .. } => panic!("{line} has no settings"),
         }
     }
@@ -268,7 +290,10 @@ mod tests {
         let explain = parsed("explain 12ab --json --socket /a");
         assert!(matches!(explain, Ok(Command::Explain { id, json: true, .. }) if id == "12ab"));
         let rules = parsed("rules check /etc/tapio/rules");
-        assert!(matches!(rules, Ok(Command::CheckRules { folder: Some(_) })));
+        assert!(matches!(rules, Ok(Command::CheckRules { places }) if places.len() == 1));
+        assert!(matches!(parsed("rules kinds"), Ok(Command::Kinds)));
+        let replay = parsed("replay a b --rules c --rules d");
+        assert!(matches!(replay, Ok(Command::Replay { files, rules, .. }) if files.len() + rules.len() == 4));
     }
 
     /// Scenario: what nobody can have meant.

@@ -89,9 +89,10 @@ fn execute(command: Command) -> Result<ExitCode, Error> {
         Command::Status { args, json } => status::run(&load(&args)?.socket, json)?,
         Command::Incidents { args, json } => incidents::list(&load(&args)?.socket, json)?,
         Command::Explain { args, id, json } => incidents::explain(&load(&args)?.socket, &id, json)?,
-        Command::CheckRules { folder } => print(&incidents::check_rules(folder)?)?,
-        Command::Replay { files, facts, json } => {
-            let (text, remarks) = incidents::replay(&files, facts, json)?;
+        Command::CheckRules { places } => print(&incidents::check_rules(&places)?)?,
+        Command::Kinds => print(&incidents::kinds())?,
+        Command::Replay { files, rules, facts, json } => {
+            let (text, remarks) = incidents::replay(&files, &rules, facts, json)?;
             print(&text)?;
             std::io::stderr().lock().write_all(remarks.as_bytes())?;
         }

@@ -35,24 +35,31 @@ pub enum RulesError {
     Rule(#[from] RuleError),
 }
 
-/// The shipped rules, with those of the `*.toml` files of a folder, in the order of their names.
+/// The shipped rules, with those of files, and of the `*.toml` files of folders in the order of their names.
 ///
 /// # Errors
 /// [`RulesError`].
-pub fn rules(folder: Option<&Path>) -> Result<RuleSet, RulesError> {
-    let Some(folder) = folder else { return Ok(RuleSet::shipped()?) };
+pub fn rules(places: &[PathBuf]) -> Result<RuleSet, RulesError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| RulesError::Read { path, source }
     };
     let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed(folder))?.take(RULE_FILES_MAX) {
-        let path = entry.map_err(failed(folder))?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
-            paths.push(path);
+    for place in places {
+        if !std::fs::metadata(place).map_err(failed(place))?.is_dir() {
+            paths.push(place.clone());
+            continue;
         }
+        let mut inside = Vec::new();
+        for entry in std::fs::read_dir(place).map_err(failed(place))?.take(RULE_FILES_MAX) {
+            let path = entry.map_err(failed(place))?.path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                inside.push(path);
+            }
+        }
+        inside.sort();
+        paths.extend(inside);
     }
-    paths.sort();
     let mut files = Vec::new();
     for path in paths {
         let text = std::fs::read_to_string(&path).map_err(failed(&path))?;
@@ -86,7 +93,7 @@ impl Explaining {
         Ok(Self(Some(Parts {
             watches: Arc::default(),
             host: Host { boot_id: host.boot_id, name: host.host_name.clone() },
-            rules: Arc::new(rules(settings.rules.as_deref())?),
+            rules: Arc::new(rules(settings.rules.as_slice())?),
             incidents: Arc::clone(incidents),
             file: settings.output.as_deref().map(open).transpose()?,
             otlp,

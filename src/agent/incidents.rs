@@ -299,6 +299,10 @@ impl Explainer {
             return;
         }
         self.tick_due_ns = now_ns + TICK_NS;
+        if let Some(rules) = self.outputs.new_rules() {
+            self.rules = Arc::clone(&rules);
+            self.engine.explain.set_rules(rules);
+        }
         let until_ns = now_ns.saturating_sub(u64::try_from(HOLD.as_nanos()).unwrap_or(0));
         self.engine.detectors.tick(until_ns, &mut self.engine.facts);
         self.engine.take_facts();

@@ -17,7 +17,7 @@ use crate::clock;
 use crate::egress::batch::Sealed;
 use crate::engine::Lane;
 use crate::engine::shard::Output;
-use crate::explain::{Incident, State};
+use crate::explain::{Incident, RuleSet, State};
 use crate::proto::{EventBatch, SemanticGroup};
 
 /// Incidents that are remembered for the socket: closed ones make room first.
@@ -32,6 +32,8 @@ struct Kept {
     newest: BTreeMap<String, Incident>,
     stats: Stats,
     counts: Counts,
+    /// Rules that are to be in force from the thread's next look on.
+    rules: Option<Arc<RuleSet>>,
 }
 
 /// What became of revisions.
@@ -68,6 +70,11 @@ impl Incidents {
     #[must_use]
     pub fn open(&self) -> u64 {
         self.locked().newest.values().filter(|incident| incident.state == State::Open).count() as u64
+    }
+
+    /// Puts other rules in force, within a second.
+    pub fn set_rules(&self, rules: Arc<RuleSet>) {
+        self.locked().rules = Some(rules);
     }
 
     /// What the thread counts.
@@ -158,6 +165,11 @@ impl Outputs {
         self.send(group);
         self.incidents.keep(incident);
         self.incidents.locked().counts = self.counts;
+    }
+
+    /// The rules that are to be in force from now on, if others were.
+    pub(super) fn new_rules(&mut self) -> Option<Arc<RuleSet>> {
+        self.incidents.locked().rules.take()
     }
 
     /// Keeps what is counted, for `status`.

@@ -277,10 +277,11 @@ pub const OPTIONS: &[Opt] = &[
     opt(
         "rules",
         Form::Text("PATH"),
-        "folder of rule files that add to the built-in ones, or replace them by name",
+        "rules of your own, a file or a folder of them, that add to the built-in ones or replace them by name",
         |s, v| put(&mut s.rules, values::path_or_none(v)),
         |s| written_path(s.rules.as_ref()),
-    ),
+    )
+    .live(),
     opt(
         "tls-ca",
         Form::Text("FILE"),

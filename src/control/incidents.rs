@@ -7,6 +7,7 @@ use super::client::{self, ClientError};
 use super::table::columns;
 use super::{Request, print};
 use crate::agent::{RulesError, rules};
+use crate::detect::{DETAILS, FACT_KINDS};
 use crate::explain::Incident;
 use crate::explain::page::page;
 use crate::recording::{self, LoadError};
@@ -87,7 +88,7 @@ pub enum ReplayError {
     /// They cannot be read.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The shipped rules are not valid.
+    /// The rules are not valid.
     #[error(transparent)]
     Rules(#[from] RulesError),
     /// What they say cannot be written down.
@@ -99,13 +100,18 @@ pub enum ReplayError {
 ///
 /// # Errors
 /// [`ReplayError`].
-pub fn replay(files: &[PathBuf], facts: bool, json: bool) -> Result<(String, String), ReplayError> {
+pub fn replay(
+    files: &[PathBuf],
+    own_rules: &[PathBuf],
+    facts: bool,
+    json: bool,
+) -> Result<(String, String), ReplayError> {
     let recording = recording::load(files)?;
     let remarks = recording::replay::remarks(&recording);
     if facts {
         return Ok((recording::replay::facts(&recording)?, remarks));
     }
-    let incidents = recording::replay::incidents(&recording, Arc::new(rules(None)?));
+    let incidents = recording::replay::incidents(&recording, Arc::new(rules(own_rules)?));
     if !json {
         return Ok((table(&incidents), remarks));
     }
@@ -117,11 +123,24 @@ pub fn replay(files: &[PathBuf], facts: bool, json: bool) -> Result<(String, Str
     Ok((text, remarks))
 }
 
-/// Says whether the rules of a folder, with the built-in ones, are valid.
+/// Says whether the rules of files and folders, with the built-in ones, are valid.
 ///
 /// # Errors
 /// [`RulesError`] with file, line and column.
-pub fn check_rules(folder: Option<PathBuf>) -> Result<String, RulesError> {
-    let rules = rules(folder.as_deref())?;
+pub fn check_rules(places: &[PathBuf]) -> Result<String, RulesError> {
+    let rules = rules(places)?;
     Ok(format!("the rules are valid: {} licences for edges\n", rules.rules.len()))
+}
+
+/// Every kind of fact that rules can be about: what part it can play, what it says, and its details.
+#[must_use]
+pub fn kinds() -> String {
+    let head = ["kind", "part", "says that", "details"].map(str::to_owned).to_vec();
+    let rows = FACT_KINDS.iter().map(|info| {
+        let own = DETAILS.iter().filter(|(kind, _)| *kind == info.kind);
+        let details: Vec<&str> = own.flat_map(|(_, names)| names.iter().copied()).collect();
+        let part = format!("{:?}", info.role).to_lowercase();
+        vec![info.name.into(), part, info.doc.into(), details.join(" ")]
+    });
+    columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }

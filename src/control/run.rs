@@ -20,7 +20,7 @@ use super::Vitals;
 use super::snapshot::Otlp;
 use super::socket::{Socket, SocketError};
 use super::vitals::AgentVitals;
-use crate::agent::{Agent, AgentError};
+use crate::agent::{Agent, AgentError, rules};
 use crate::config::{Args, Correlation, Settings, reload};
 use crate::egress::otlp;
 use crate::entity::Host;
@@ -211,6 +211,11 @@ impl Life<'_> {
             Ok(reloaded) => reloaded,
             Err(error) => return tracing::error!("SIGHUP: {error}; the settings stay as they were"),
         };
+        // Their files may have changed although the settings did not.
+        match rules(new.rules.as_slice()) {
+            Ok(rules) => self.vitals.set_rules(rules),
+            Err(error) => tracing::error!("SIGHUP: {error}; the rules stay as they were"),
+        }
         if changes.is_empty() {
             return tracing::info!("SIGHUP: the settings are as they were");
         }

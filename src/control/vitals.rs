@@ -11,7 +11,7 @@ use crate::egress::batch::BATCH_EVENTS_MAX;
 use crate::egress::otlp;
 use crate::engine::shard::latency_histogram;
 use crate::engine::{self, Reports, Shared};
-use crate::explain::Incident;
+use crate::explain::{Incident, RuleSet};
 use crate::health::Health;
 use crate::ledger::{self, Bounds, LedgerRow};
 
@@ -58,6 +58,11 @@ impl AgentVitals {
     /// Puts other settings in force.
     pub fn set_settings(&self, settings: Settings) {
         self.shared.live.store(Arc::new(settings));
+    }
+
+    /// Puts other rules in force.
+    pub fn set_rules(&self, rules: RuleSet) {
+        self.incidents.set_rules(Arc::new(rules));
     }
 
     /// A snapshot of an agent that has stopped: nothing may be under way.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::detect::{FACT_KINDS, FactKind, Role};
+use crate::detect::{FACT_KINDS, Fact, FactKind, KeyKind, Role, Subject};
+use crate::event::Source;
 use crate::explain::rules::{Part, RuleSet};
+use crate::explain::{Bounds, Explain, State};
 
 fn with(text: &str) -> Result<RuleSet, String> {
     RuleSet::with_files(&[("mine.toml".to_owned(), text.to_owned())]).map_err(|error| error.to_string())
@@ -96,4 +98,32 @@ fn kinds_and_rules_fit() {
     for info in FACT_KINDS.iter().filter(|info| matches!(info.role, Role::Symptom | Role::Cause)) {
         assert!(used.contains(&info.kind), "{} takes part in no rule", info.name);
     }
+}
+
+/// Scenario: an engine with an incident gets rules that do not license its edge, then the shipped ones again.
+/// Guarantees: what was one incident is two, then one again, and the second says that it is part of the first.
+#[test]
+fn other_rules_judge_again() {
+    let shipped = std::sync::Arc::new(RuleSet::shipped().expect("valid"));
+    let fact = |kind, at_ns| {
+        Fact::new(kind, Subject::new("unit", "a.service"), Source::Ebpf, at_ns)
+            .key(KeyKind::Unit, "a.service")
+            .key(KeyKind::Process, "5:1")
+    };
+    let mut engine = Explain::new([1; 16], std::sync::Arc::clone(&shipped), Bounds::default());
+    let mut out = Vec::new();
+    engine.insert(fact(FactKind::Crash, 10_000_000_000));
+    engine.insert(fact(FactKind::ExitFailure, 10_001_000_000));
+    engine.settle(11_000_000_000, 0, &mut out);
+    assert_eq!(out.len(), 1);
+    let other = rule("confidence = 0.5").replace("\"mine\"", "\"fault-ends-process\"");
+    engine.set_rules(std::sync::Arc::new(with(&other).expect("valid")));
+    engine.settle(12_000_000_000, 0, &mut out);
+    let open = |engine: &Explain| engine.incidents().filter(|incident| incident.state == State::Open).count();
+    assert_eq!(open(&engine), 2);
+    out.clear();
+    engine.set_rules(shipped);
+    engine.settle(13_000_000_000, 0, &mut out);
+    assert_eq!(open(&engine), 1);
+    assert!(out.iter().any(|incident| incident.state == State::Merged && incident.merged_into.is_some()));
 }

@@ -336,6 +336,7 @@ const STORIES: &[(&str, &[&str], &[&str])] = &[
 
 /// The roots of the incidents that each story comes to; none for silent ones.
 const VERDICTS: &[(&str, &[&str])] = &[
+    ("01-container-oom", &["memory_limit_hit container shop/web-1/web"]),
     ("02-child-oom", &["memory_limit_hit container shop/api-1/api"]),
     ("03-pod-limit", &["memory_limit_hit container shop/mix-1/app"]),
     ("04-node-oom", &["node_memory_exhausted container shop/hog-1/hog"]),
@@ -374,6 +375,7 @@ const VERDICTS: &[(&str, &[&str])] = &[
     ("33-link-down", &["network_unreachable link eth0"]),
     ("34-cni-failure", &["crash container kube-system/cni-1/agent"]),
     ("35-port-conflict", &["port_conflict unit new.service"]),
+    ("36-preemption", &["preempted pod batch/big-1"]),
     ("37-volume", &["mount_failed pod shop/db-0"]),
     ("38-human-kill", &["external_kill unit cache.service"]),
     ("E1-two-faults", &["memory_limit_hit unit a.service", "bad_config unit b.service"]),
