@@ -189,7 +189,12 @@ impl Detector for Deaths {
             Kind::ProcessExit => self.exit(seen, out),
             Kind::CgroupEmpty => self.emptied(seen, out),
             Kind::CgroupCreated | Kind::CgroupAttached => {
-                let path = String::from_utf8_lossy(seen.event.text()).into_owned();
+                // The owner's path is the one that this host's units have; the kernel's may start further up.
+                let path = if seen.owner.cgroup_path.is_empty() {
+                    String::from_utf8_lossy(seen.event.text()).into_owned()
+                } else {
+                    seen.owner.cgroup_path.clone()
+                };
                 self.paths.insert(seen.owner.key, path);
             }
             _ => {}

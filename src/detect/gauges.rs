@@ -4,7 +4,7 @@
 //! - A series has at most [`SAMPLES_MAX`] samples: when it is full, every other one goes, so that it reaches further
 //!   back at half the resolution.
 //! - Below [`LEVEL_MIN`] of its limit nothing is told: what is far from its limit is nobody's worry.
-//! - Resources are called `memory`, `pids`, `open_files`, `disk`, `inodes`, `conntrack` and `written_bytes`.
+//! - Resources are called `memory`, `tasks`, `open_files`, `disk`, `inodes`, `conntrack` and `written_bytes`.
 
 use super::Detector;
 use super::bounded::{Bounded, Throttle};
@@ -117,7 +117,7 @@ impl Detector for Gauges {
             Kind::CgroupUsage => {
                 for (resource, used, limit) in [
                     ("memory", "memory_bytes", "memory_limit_bytes"),
-                    ("pids", "tasks", "tasks_limit"),
+                    ("tasks", "tasks", "tasks_limit"),
                     ("open_files", "open_files", "open_files_limit"),
                     ("written_bytes", "written_bytes", ""),
                 ] {
@@ -181,7 +181,7 @@ impl Gauges {
             self.sample(seen, "memory", (memory.saturating_sub(available), memory), out);
         }
         for (resource, used, limit) in [
-            ("pids", "tasks", "tasks_limit"),
+            ("tasks", "tasks", "tasks_limit"),
             ("open_files", "open_files", "open_files_limit"),
             ("conntrack", "conntrack", "conntrack_limit"),
         ] {

@@ -187,7 +187,7 @@ impl<'event> Seen<'event> {
             fact = fact.key(KeyKind::Unit, self.unit_name());
         }
         fact = fact.key(KeyKind::Container, &*owner.container_id).key(KeyKind::PodUid, &*owner.pod_uid);
-        if owner.kind == EntityKind::Unit && owner.trace_id != [0; 16] {
+        if owner.kind == EntityKind::Unit && is_random(owner.trace_id) {
             fact = fact.key(KeyKind::Invocation, hex(u128::from_be_bytes(owner.trace_id)));
         }
         if owner.kind == EntityKind::Process && owner.start_ns > 0 {
@@ -311,6 +311,12 @@ fn is_workload(object: &str) -> bool {
     const KINDS: [&str; 7] =
         ["Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "CronJob", "ReplicationController"];
     object.split_once('/').is_some_and(|(kind, _)| KINDS.contains(&kind))
+}
+
+/// Whether an id is one that systemd rolled, which is a UUID of version 4: a unit whose invocation is not known has the
+/// hash of its path instead, and that says nothing about a run.
+fn is_random(id: [u8; 16]) -> bool {
+    id[6] >> 4 == 4 && id[8] >> 6 == 2
 }
 
 /// 32 digits.

@@ -19,7 +19,7 @@ use super::named;
 use super::pending::{Pending, Wait};
 use super::slots::Slots;
 use super::trace::{self, Identity};
-use super::{CgroupLookup, Entity, EntityKind, EntityRef};
+use super::{CgroupLookup, Entity, EntityKind, EntityRef, Manager};
 use crate::event::{CGROUP_V1, Event, Header, Kind, NAMED, is_before_boot, trace_key};
 
 /// How many entities a shard remembers unless told otherwise.
@@ -353,6 +353,8 @@ impl EntityTable {
         let text = if header.flags == 0 { event.text() } else { b"" };
         let text = String::from_utf8_lossy(text);
         let path = relative(&text, header.cgroup & CGROUP_V1 != 0);
+        let here = self.path_here(header.cgroup, path);
+        let path = here.as_deref().unwrap_or(path);
         let key = trace_key(header);
         let Some(&slot) = self.index.get(&key) else {
             let known = if path.is_empty() { Known::Nothing } else { Known::Path(path) };
@@ -367,6 +369,18 @@ impl EntityTable {
             }
         }
         Some(slot)
+    }
+
+    /// The path as this agent sees it, where that is shorter. The kernel tells paths from the root of the host; an agent
+    /// that runs in a container with a systemd of its own has that one's units, below a path that it does not see.
+    fn path_here(&mut self, cgroup: u64, path: &str) -> Option<String> {
+        let read = cgroup::parse(path);
+        if read.manager != Manager::Nested || !read.container_id.is_empty() {
+            return None;
+        }
+        let here = self.lookup.path(cgroup);
+        self.count(here.is_some());
+        here.filter(|here| here.len() > 1 && here.len() < path.len() && path.ends_with(here.as_str()))
     }
 
     fn set_gone(&mut self, header: &Header) {

@@ -8,6 +8,14 @@
     clippy::panic,
     reason = "a test that cannot go on has failed, and its helpers with it"
 )]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::too_many_lines,
+    clippy::print_stdout,
+    clippy::manual_is_multiple_of,
+    reason = "numbers are small, a story is told in one piece, and what was measured is printed"
+)]
 
 /// Settings from files, variables and flags.
 mod config;
@@ -21,6 +29,8 @@ mod entity;
 mod guest;
 /// The journal reader beside journalctl.
 mod journal;
+/// The kubernetes collector, beside a fake API server and a real one.
+mod kubernetes;
 /// Incidents as an independent receiver reads them.
 mod otlp;
 /// The agent on a host with a whole systemd, where failures are provoked.

@@ -5,7 +5,7 @@
 //! - A complaint is logged once when it begins and once when it ends, however many watches have it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +42,9 @@ struct Way<'run> {
 struct Complaints {
     now: BTreeMap<Class, BTreeMap<String, String>>,
     said: BTreeMap<Class, String>,
+    /// Watches that are to work, and those that do.
     watches: usize,
+    working: BTreeSet<String>,
 }
 
 /// See the head of this file.
@@ -173,17 +175,28 @@ impl<'run> Hub<'run> {
     }
 
     /// Counts a watch that is to work.
-    pub(super) fn expect_watch(&self, more: bool) {
-        let mut complaints = self.complaints.borrow_mut();
-        complaints.watches = if more { complaints.watches + 1 } else { complaints.watches.saturating_sub(1) };
+    pub(super) fn expect_watch(&self) {
+        self.complaints.borrow_mut().watches += 1;
         self.changed.notify_one();
+    }
+
+    /// A watch is not wanted any more.
+    pub(super) fn forget_watch(&self, watch: &str) {
+        self.report(watch, None);
+        let mut complaints = self.complaints.borrow_mut();
+        complaints.working.remove(watch);
+        complaints.watches = complaints.watches.saturating_sub(1);
     }
 
     /// Records how a watch is: fine, or what it fails of.
     pub(super) fn report(&self, watch: &str, failure: Option<&Failure>) {
         let mut complaints = self.complaints.borrow_mut();
         let class = failure.and_then(Failure::class);
-        let mut changed = false;
+        let mut changed = match failure {
+            None => complaints.working.insert(watch.to_owned()),
+            Some(_) if class.is_some() => complaints.working.remove(watch),
+            Some(_) => false,
+        };
         for (other, watches) in &mut complaints.now {
             changed |= Some(*other) != class && watches.remove(watch).is_some();
         }
@@ -237,10 +250,15 @@ impl<'run> Hub<'run> {
         if refused > 0 {
             reasons.push(format!("{refused} objects did not fit the memory budget and are not compared"));
         }
-        let state = match (reasons.is_empty(), failing >= complaints.watches) {
-            (true, _) => State::Running,
-            (false, true) => State::Failed,
-            (false, false) => State::Degraded,
+        let (working, watches) = (complaints.working.len(), complaints.watches);
+        let state = match reasons.is_empty() {
+            true if working >= watches => State::Running,
+            true => {
+                reasons.push(format!("{working} of {watches} watches work so far"));
+                State::Degraded
+            }
+            false if failing >= watches => State::Failed,
+            false => State::Degraded,
         };
         let health = CollectorHealth::new(state, reasons.join("; "));
         self.way.borrow().context.health.set(Source::Kubernetes, health);

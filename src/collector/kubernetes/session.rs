@@ -30,7 +30,7 @@ const KEEP_PERIOD: Duration = Duration::from_secs(2);
 const SETTLE_PERIOD: Duration = Duration::from_millis(100);
 
 /// What the complaint about the Lease is called.
-const LEASE_WATCH: &str = "leases";
+const LEASE_WATCH: &str = "the Lease";
 
 /// See the head of this file.
 pub(super) struct Session<'hub, 'run> {
@@ -119,7 +119,7 @@ impl<'hub, 'run> Session<'hub, 'run> {
     async fn stand(&self, identity: &str) {
         let mut candidate = Candidate::new(identity.to_owned());
         let mut backoff = Backoff::default();
-        self.hub.expect_watch(true);
+        self.hub.expect_watch();
         loop {
             let failure = match self.stand_once(&mut candidate).await {
                 Ok(()) => {
@@ -168,8 +168,7 @@ impl<'hub, 'run> Session<'hub, 'run> {
         tracing::info!("kubernetes: this agent watches its own node only: another holds the Lease");
         for stream in &self.cluster {
             let mut stream = stream.borrow_mut();
-            self.hub.expect_watch(false);
-            self.hub.report(&stream.name, None);
+            self.hub.forget_watch(&stream.name);
             // What another agent sees from now on is not known here.
             stream.start_over("takeover");
         }

@@ -75,7 +75,7 @@ impl Watch<'_, '_> {
     pub(super) async fn run(&self) {
         let name = self.stream.borrow().name.clone();
         let mut backoff = Backoff::default();
-        self.hub.expect_watch(true);
+        self.hub.expect_watch();
         loop {
             let started = Instant::now();
             let failure = match self.once(&name).await {

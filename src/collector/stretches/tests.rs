@@ -1,3 +1,5 @@
+//! Tests of the stretches against a ledger that is filled by hand.
+
 use super::*;
 use crate::ledger::Shed;
 

@@ -84,10 +84,11 @@ impl Known {
         next.active_before.clone_from(&known.active);
         next.result_before =
             if &*next.result == START_LIMIT_HIT { self.failure.clone() } else { Box::default() };
+        // A start is announced before the state changes, with the new invocation and without the old result.
+        let is_same_run = matches!(&*next.result, "" | SUCCESS) || next.result == self.said;
         let is_same = self.is_known
-            && (next.changed_us, next.invocation) == (known.changed_us, known.invocation)
-            && (&next.active, &next.sub, &next.result) == (&known.active, &known.sub, &self.said);
-        if is_same {
+            && (next.changed_us, &next.active, &next.sub) == (known.changed_us, &known.active, &known.sub);
+        if is_same && is_same_run {
             self.state.load = next.load;
             return;
         }

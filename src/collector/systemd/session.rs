@@ -261,6 +261,7 @@ impl<'kept> Session<'kept> {
                 if let Some(comparison) = &mut self.comparison {
                     comparison.left.remove(&unit);
                     comparison.listed.retain(|listed| listed.unit != unit);
+                    comparison.found.retain(|(found, _)| *found != unit);
                 }
                 model.remove(&unit, outputs);
             }

@@ -135,6 +135,31 @@ fn a_failure_is_told_once_and_whole() {
     assert_eq!(lost(&agent.stop()), 0);
 }
 
+/// Scenario: a failed unit is started: the manager announces the new invocation and the result that is empty again
+/// before it announces the new state.
+/// Guarantees: nothing is said twice, and no failure without a result.
+#[test]
+fn a_start_after_a_failure_is_no_failure() {
+    let test = "a_start_after_a_failure_is_no_failure";
+    let Some((_folder, bus, fake)) = manager(test, services(1)) else { return };
+    let agent = Agent::quick(&bus.address());
+    agent.until("the list", |agent| agent.manager("running") == 1);
+    fake.change("0.service", |unit| set(unit, "failed", "failed", "exit-code"));
+    fake.change("0.service", |unit| {
+        unit.special.insert("Result", text("success"));
+        invocation(unit, 2);
+    });
+    fake.change("0.service", |unit| set(unit, "active", "running", "success"));
+    agent.until("the start", |agent| agent.states("0.service").len() >= 3);
+    assert_eq!(
+        agent.states("0.service")[1..],
+        ["0.service active>failed/failed exit-code", "0.service failed>active/running success"]
+    );
+    let ids: Vec<u128> = agent.of(Kind::UnitState).iter().map(|seen| seen.id() & 0xff).collect();
+    assert_eq!(ids, [1, 1, 2]);
+    agent.stop();
+}
+
 /// Scenario: 5,000 transitions of 500 units in one burst, some announced twice, with a job for each.
 /// Guarantees: each is said exactly once, with its result, exit code and invocation, in order; nothing is lost.
 #[test]

@@ -434,3 +434,24 @@ proptest! {
         }
     }
 }
+
+/// Scenario: cgroups that the kernel names from the root of the host, in an agent that runs in a container with a systemd
+/// of its own; and those of a systemd in a container below the agent.
+/// Guarantees: the units of the agent's own systemd have its paths; those of others stay others'.
+#[test]
+fn paths_are_those_of_the_agent() {
+    let fake = Fake::default();
+    let mut table = fake.table(16);
+    fake.system().paths.insert(7, "/system.slice/db.service".into());
+    let own = "/machine/rig/payload/system.slice/db.service";
+    observe(&mut table, Kind::CgroupCreated, in_cgroup(7, SECOND), own);
+    let entity = table.resolve(&in_cgroup(7, SECOND));
+    assert_eq!(table.get(entity).cgroup_path, "/system.slice/db.service");
+    assert_eq!((table.get(entity).unit.as_str(), table.get(entity).manager), ("db.service", Manager::System));
+
+    let other = "/machine/rig/payload/system.slice/x.service/app/system.slice/db.service";
+    fake.system().paths.insert(8, other.into());
+    observe(&mut table, Kind::CgroupCreated, in_cgroup(8, SECOND), other);
+    let entity = table.resolve(&in_cgroup(8, SECOND));
+    assert_eq!(table.get(entity).manager, Manager::Nested);
+}

@@ -99,6 +99,7 @@ impl Agent {
             entities: Box::new(|| EntityTable::new([7; 16], 1 << 16, Box::new(LiveLookup::open()))),
             inspect: Box::new(move || Record(Arc::clone(&record))),
             explain: None,
+            recorder: None,
             ledger_report: Box::new(|_| LedgerReport::default()),
         };
         let engine = engine::start(&shared, parts).unwrap();

@@ -1,7 +1,7 @@
 //! The journal collector in the rig, as part of the whole agent: every entry arrives, whatever is killed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::host::Rig;
 use super::inside::Agent;
@@ -86,6 +86,56 @@ fn live_a_killed_agent_misses_no_entry() {
     }
 }
 
+/// Writes five hundred entries with this tag over a second or so, and says when it is done.
+const WRITE_SLOWLY: &str = "python3 -uc 'import sys, time\nfor number in range(500): print(sys.argv[1], \"number\", \
+    number, flush=True); time.sleep(0.002)' \"$0\" | systemd-cat --identifier=\"$0\"; journalctl --sync";
+
+/// Scenario: the agent is killed at random points while entries are written, and every other time journald as well;
+/// for `TAPIO_KILL_SECONDS`, or long enough for some of each. `TAPIO_SEED` chooses the points.
+/// Guarantees: each entry that the journal has is one event in the end.
+#[test]
+fn live_kills_at_random_lose_nothing() {
+    const NAME: &str = "live_kills_at_random_lose_nothing";
+    let Some(rig) = Rig::get(NAME) else { return };
+    let number = |name: &str, usual: u64| {
+        std::env::var(name).map_or(usual, |value| value.parse().unwrap_or_else(|_| panic!("{name}={value}")))
+    };
+    let until = Instant::now() + Duration::from_secs(number("TAPIO_KILL_SECONDS", 15));
+    let mut random = number("TAPIO_SEED", 17);
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::start(rig, folder.path(), &["journald"], &BOTH);
+    let mut rounds = 0;
+    while rounds < 4 || Instant::now() < until {
+        let tag = format!("kill{rounds}");
+        let mut writing = rig.command(&["/bin/sh", "-c", WRITE_SLOWLY, &tag]).spawn().unwrap();
+        for kill in 0..2 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            std::thread::sleep(Duration::from_millis((random >> 33) & 511));
+            if kill == 0 {
+                agent.kill();
+                agent.start_again(&BOTH);
+            } else if rounds % 2 == 1 {
+                rig.text(&["systemctl", "kill", "--signal=KILL", "systemd-journald.service"]);
+            }
+        }
+        // When journald is killed, the writer may lose its pipe: what the journal has is what counts.
+        writing.wait().unwrap();
+        rounds += 1;
+    }
+    agent.await_running(&["journald"]);
+    rig.text(&["journalctl", "--sync"]);
+    agent.stop();
+    let mut entries = 0;
+    for tag in (0..rounds).map(|round| format!("kill{round}")) {
+        let kept = rig.journal(&[&format!("SYSLOG_IDENTIFIER={tag}")]);
+        let kept: BTreeSet<_> = kept.iter().map(|entry| text(entry, "MESSAGE").to_owned()).collect();
+        assert_each_once(&kept, &arrived(&agent, &tag));
+        entries += kept.len();
+    }
+    assert!(entries >= 250 * rounds, "only {entries} entries were written");
+    measured(NAME, &format!("{rounds} kills of the agent, {} of journald, {entries} entries", rounds / 2));
+}
+
 /// Scenario: the agent reads the journal and listens to the manager of a host where nothing happens.
 /// Guarantees: the processor time of both collectors and of the whole agent is measured; nothing is judged, because
 /// other work on the machine changes it.
@@ -98,7 +148,7 @@ fn live_an_idle_host_is_measured() {
     std::thread::sleep(Duration::from_secs(5));
     let threads = ["journal", "systemd"];
     let before = agent.cpu_ns(&threads);
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     std::thread::sleep(IDLE);
     let after = agent.cpu_ns(&threads);
     let wall_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap();

@@ -15,10 +15,11 @@ fn tell(line: &str) {
     std::io::stderr().lock().write_all(format!("\n{line}\n").as_bytes()).unwrap();
 }
 
-/// Transitions that were said more than once.
+/// Transitions that were said more than once. A unit that was only loaded has not changed yet: its time is 0.
 fn repeated(states: &[Seen]) -> Vec<(String, u64, String, String)> {
     let mut seen = BTreeSet::new();
-    states.iter().map(Seen::transition).filter(|transition| !seen.insert(transition.clone())).collect()
+    let changed = states.iter().map(Seen::transition).filter(|(_, changed_us, ..)| *changed_us > 0);
+    changed.filter(|transition| !seen.insert(transition.clone())).collect()
 }
 
 /// Says how long after the transition the event was there, for those that were announced.
@@ -92,8 +93,7 @@ fn live_every_end_of_a_unit_is_told_once() {
     assert_eq!((row.ring_lost, &row.shed), (0, &BTreeMap::new()), "{row:?}");
 }
 
-/// Scenario: 500 units are started five times at once, which is 5,000 transitions and more, over the manager's own
-/// socket; a scope comes and goes.
+/// Scenario: 500 units are started five times at once, which is 5,000 transitions and more; a scope comes and goes.
 /// Guarantees: every run that the journal has is seen under its invocation, no transition twice, and nothing is lost.
 #[test]
 fn live_a_burst_of_a_real_manager_is_told_whole() {
@@ -105,7 +105,7 @@ fn live_a_burst_of_a_real_manager_is_told_whole() {
         for round in 1 2 3 4 5; do systemctl start $(seq -f 'burst@%g.service' 500); done
         systemd-run --quiet --scope --unit=passing true";
     let Some(rig) = Rig::get(NAME) else { return };
-    let agent = Agent::start(&rig.path("/run/systemd/private"));
+    let agent = Agent::start(&format!("unix:path={}", rig.path("/run/dbus/system_bus_socket")));
     rig.text(&["/bin/sh", "-ec", SCRIPT]);
     let mut runs = BTreeSet::new();
     for entry in rig.journal(&["_PID=1", "MESSAGE_ID=7d4958e842da4a758f6c1cdc7b36dcc5"]) {

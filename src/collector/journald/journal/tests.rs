@@ -143,10 +143,12 @@ fn bad_fields_are_counted() {
 fn entries_are_found_behind_a_broken_list() {
     for compact in [false, true] {
         let whole = Sample::of(compact, 40).bytes;
+        // Miri is a thousand times slower: it sees one break of each array.
+        let breaks = if cfg!(miri) { 1 } else { 6 };
         let arrays = objects(&whole, &[6]);
         for array in arrays {
-            for (at, value) in [(0, 9), (0, 1), (8, 17), (8, usize::MAX), (16, 8), (16, usize::MAX / 16 * 8)]
-            {
+            let damage = [(8, 17), (0, 9), (0, 1), (8, usize::MAX), (16, 8), (16, usize::MAX / 16 * 8)];
+            for (at, value) in damage.into_iter().take(breaks) {
                 let mut bytes = whole.clone();
                 put(&mut bytes, array + at, value);
                 let mut reader = reader(&[&bytes]);
@@ -165,7 +167,7 @@ fn entries_are_found_behind_a_broken_list() {
 fn every_damaged_byte_is_survived() {
     for compact in [false, true] {
         let whole = Sample::of(compact, 6).bytes;
-        // Miri is a thousand times slower: it sees every part, but not every byte.
+        // Likewise, it sees bytes of every part, but not all.
         let step = if cfg!(miri) { 61 } else { 1 };
         for at in (0..whole.len()).step_by(step) {
             for value in [0, 0xff, whole[at] ^ 1, whole[at] ^ 0x80, whole[at].wrapping_add(8)] {
@@ -212,8 +214,10 @@ fn loops_end() {
     let whole = Sample::of(false, 12).bytes;
     let objects: Vec<usize> =
         (272..whole.len()).step_by(8).filter(|&at| matches!(whole[at], 3 | 6)).collect();
-    for &from in &objects {
-        for &to in &objects {
+    // Miri is a thousand times slower: it sees some of the links.
+    let step = if cfg!(miri) { 7 } else { 1 };
+    for &from in objects.iter().step_by(step) {
+        for &to in objects.iter().step_by(step) {
             for at in [8, 16, 24, 32] {
                 let mut bytes = whole.clone();
                 put(&mut bytes, from + at, to);

@@ -1,3 +1,5 @@
+//! Tests of the parser of kernel lines: every kind of line, and what only looks like one.
+
 use super::*;
 
 /// A line as meaning and `NAME=value` pairs.

@@ -1,3 +1,5 @@
+//! Tests of the events that entries make.
+
 use super::*;
 use crate::event::{Event, HEADER_WORDS, NAMED, named_key};
 

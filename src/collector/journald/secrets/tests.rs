@@ -1,3 +1,5 @@
+//! Tests of the masking: what goes, what stays.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of whom an entry is about, and of who may say so.
+
 use super::*;
 
 const INVOCATION: &str = "0123456789abcdef0123456789abcdef";

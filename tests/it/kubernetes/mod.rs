@@ -1,0 +1,16 @@
+//! The kubernetes collector, from the API server to the events: beside a fake that lies on demand, and a real one.
+
+/// An engine with nothing but this collector.
+mod agent;
+/// Real containers on a real node.
+mod cluster;
+/// An API server that tears, stalls and lies.
+mod fake;
+/// Faults that a real API server does not produce on demand.
+mod faults;
+/// What it costs.
+mod memory;
+/// Ordinary life at the fake, and the place in time over restarts.
+mod place;
+/// A real API server, restarted, compacted, with RBAC.
+mod plane;

@@ -1,0 +1,430 @@
+//! A real API server with etcd behind it: restarted in the middle of changes, compacted, and with RBAC on.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use kube::client::Body;
+use kube::{Client, Config};
+use serde_json::{Value, json};
+use tapio::config::{ClusterScope, Settings};
+use tapio::event::{Kind, fields};
+use tapio::health::State;
+
+use super::agent::{Agent, Seen, numbers, settings};
+use super::fake::write_kubeconfig;
+use crate::skipped;
+
+const RIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rigs/kube");
+
+/// A control plane of its own, and a way to ask it.
+pub(super) struct Plane {
+    folder: tempfile::TempDir,
+    runtime: tokio::runtime::Runtime,
+    client: Client,
+}
+
+fn free_ports() -> [String; 3] {
+    let listeners = [0; 3].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.each_ref().map(|listener| listener.local_addr().unwrap().port().to_string())
+}
+
+/// The folder of the rig, wherever the tests are built.
+fn rig() -> PathBuf {
+    std::env::var_os("TAPIO_RIG_KUBE").map_or_else(|| PathBuf::from(RIG), PathBuf::from)
+}
+
+impl Plane {
+    /// Starts it; says that the test is skipped where it cannot be built.
+    pub(super) fn start(test: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let ports = free_ports();
+        let output = Command::new(rig().join("up")).arg(folder.path()).args(ports).output().unwrap();
+        if !output.status.success() {
+            let reason = String::from_utf8_lossy(&output.stderr);
+            skipped(test, reason.lines().last().unwrap_or("the rig does not start"));
+            return None;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let kubeconfig = kube::config::Kubeconfig::read_from(folder.path().join("kubeconfig")).unwrap();
+        let client = runtime.block_on(async {
+            let options = kube::config::KubeConfigOptions::default();
+            Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap()).unwrap()
+        });
+        let plane = Self { folder, runtime, client };
+        plane.post("/api/v1/namespaces", &json!({"metadata": {"name": "shop"}}));
+        let account = json!({"metadata": {"name": "default"}});
+        plane.post("/api/v1/namespaces/shop/serviceaccounts", &account);
+        Some(plane)
+    }
+
+    pub(super) fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("kubeconfig")
+    }
+
+    pub(super) fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// Asks until it is answered: the server may be restarting.
+    fn ask(&self, method: &str, path: &str, kind: &str, body: &str) -> (u16, Value) {
+        let request = || {
+            axum::http::Request::builder()
+                .method(method)
+                .uri(path)
+                .header("content-type", kind)
+                .body(Body::from(body.as_bytes().to_vec()))
+                .unwrap()
+        };
+        let until = std::time::Instant::now() + super::agent::WAIT_MAX;
+        loop {
+            let answer = self.runtime.block_on(async {
+                let response = self.client.send(request()).await.ok()?;
+                let status = response.status().as_u16();
+                Some((status, response.into_body().collect_bytes().await.ok()?))
+            });
+            match answer {
+                Some((status, body)) if status < 500 => {
+                    return (status, serde_json::from_slice(&body).unwrap_or_default());
+                }
+                other => {
+                    assert!(std::time::Instant::now() < until, "{method} {path}: {other:?}");
+                    std::thread::sleep(std::time::Duration::from_millis(100));
+                }
+            }
+        }
+    }
+
+    pub(super) fn post(&self, path: &str, body: &Value) -> Value {
+        let (status, answer) = self.ask("POST", path, "application/json", &body.to_string());
+        assert!(matches!(status, 200 | 201 | 409), "POST {path}: {status} {answer}");
+        answer
+    }
+
+    fn patch_status(&self, path: &str, status: &Value) {
+        let body = json!({"status": status}).to_string();
+        let path = format!("{path}/status");
+        let (status, answer) = self.ask("PATCH", &path, "application/merge-patch+json", &body);
+        assert_eq!(status, 200, "PATCH {path}: {answer}");
+    }
+
+    pub(super) fn delete(&self, path: &str) {
+        let body = json!({"gracePeriodSeconds": 0}).to_string();
+        let (status, answer) = self.ask("DELETE", path, "application/json", &body);
+        assert!(matches!(status, 200 | 404), "DELETE {path}: {status} {answer}");
+    }
+
+    fn run(&self, script: &str, arguments: &[&str]) {
+        let output =
+            Command::new(rig().join(script)).arg(self.folder.path()).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Makes this machine its node.
+    pub(super) fn start_node(&self) -> Result<(), String> {
+        let output = Command::new(rig().join("node")).arg(self.folder.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() { Ok(()) } else { Err(said) }
+    }
+
+    fn stop_api_server(&self) {
+        self.run("down", &["kube-apiserver"]);
+    }
+
+    fn start_again(&self) {
+        self.run("up", &[]);
+    }
+
+    /// Makes etcd forget every version before the present one.
+    fn compact(&self) {
+        let ports = std::fs::read_to_string(self.folder.path().join("ports")).unwrap();
+        let etcd = ports.split_whitespace().nth(1).unwrap().to_owned();
+        let ask = |path: &str, body: &Value| -> Value {
+            let output = Command::new("curl")
+                .args(["-sf", "-d", &body.to_string(), &format!("http://127.0.0.1:{etcd}/v3/{path}")])
+                .output()
+                .unwrap();
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("etcd {path}: {output:?}"))
+        };
+        let status = ask("maintenance/status", &json!({}));
+        let revision = status["header"]["revision"].as_str().unwrap().to_owned();
+        ask("kv/compaction", &json!({"revision": revision, "physical": true}));
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        let _failed = Command::new(rig().join("down")).arg(self.folder.path()).output();
+    }
+}
+
+const PODS: &str = "/api/v1/namespaces/shop/pods";
+
+fn create_pod(plane: &Plane, name: &str, node: &str) -> String {
+    let made = plane.post(
+        PODS,
+        &json!({"metadata": {"name": name, "labels": {"app": "web"}},
+            "spec": {"nodeName": node, "automountServiceAccountToken": false,
+                "containers": [{"name": "web", "image": "web:1"}]}}),
+    );
+    made["metadata"]["uid"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned()
+}
+
+/// One container with this state.
+fn container(restarts: u64, ready: bool, state: &Value, last: &Value) -> Value {
+    json!([{"name": "web", "image": "web:1", "imageID": "x", "ready": ready, "started": ready, "restartCount": restarts,
+        "containerID": format!("containerd://{restarts}"), "state": state, "lastState": last}])
+}
+
+fn oom(run: u64) -> Value {
+    json!({"terminated": {"exitCode": 137, "reason": "OOMKilled", "startedAt": "2026-11-24T18:00:00Z",
+        "finishedAt": "2026-11-24T18:00:05Z", "containerID": format!("containerd://{run}")}})
+}
+
+/// The statuses that a pod goes through, and what each has to be seen as: a word of the event that it makes.
+fn life() -> Vec<(Value, &'static str)> {
+    let running = json!({"running": {"startedAt": "2026-11-24T18:00:00Z"}});
+    let waiting = |reason: &str| json!({"waiting": {"reason": reason}});
+    let none = json!({});
+    let pod = |phase: &str, ready: bool, containers: Value| {
+        let ready = if ready { "True" } else { "False" };
+        json!({"phase": phase, "conditions": [{"type": "Ready", "status": ready}], "containerStatuses": containers})
+    };
+    vec![
+        (
+            pod("Pending", false, container(0, false, &waiting("ContainerCreating"), &none)),
+            "ContainerCreating",
+        ),
+        (pod("Running", true, container(0, true, &running, &none)), "running 0"),
+        (pod("Running", false, container(0, false, &oom(0), &none)), "end 0"),
+        (pod("Running", true, container(1, true, &running, &oom(0))), "running 1"),
+        (pod("Running", false, container(1, false, &oom(1), &oom(0))), "end 1"),
+        (
+            pod("Running", false, container(1, false, &waiting("CrashLoopBackOff"), &oom(1))),
+            "CrashLoopBackOff",
+        ),
+        (json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"}), "Evicted"),
+    ]
+}
+
+/// What of a pod's life an event shows.
+fn step(seen: &Seen) -> Option<String> {
+    match seen.kind {
+        Kind::ContainerState if seen.slot("terminated") == 1 => {
+            Some(format!("end {}", seen.get(fields::CONTAINER_ID)))
+        }
+        Kind::ContainerState if seen.get(fields::STATE) == "running" => {
+            Some(format!("running {}", seen.slot("restarts")))
+        }
+        Kind::ContainerState => Some(seen.get(fields::REASON).to_owned()),
+        // The deletion, too, is a state of the pod.
+        Kind::PodState if seen.get(fields::REASON) == "Evicted" && seen.slot("deleted_unix_s") == 0 => {
+            Some("Evicted".into())
+        }
+        Kind::ObjectChange if seen.slot("deleted") == 1 => Some("deleted".into()),
+        _ => None,
+    }
+}
+
+/// Scenario: 200 pods are made, ready, killed for memory, loop, are evicted and deleted, status by status through the
+/// API; the API server is restarted twice on the way.
+/// Guarantees: every status change of every pod is seen, each exactly once after duplicates are removed by number, and
+/// the ledger closes.
+#[test]
+fn live_two_restarts_lose_no_status_of_200_pods() {
+    let Some(plane) = Plane::start("live_two_restarts_lose_no_status_of_200_pods") else { return };
+    const PODS_COUNT: usize = 200;
+    let agent = Agent::start(settings(&plane.kubeconfig(), &plane.state_dir()));
+    agent.wait_health("health", |health| health.state == State::Running);
+    let names: Vec<String> = (0..PODS_COUNT).map(|number| format!("web-{number}")).collect();
+    let mut uids = Vec::new();
+    for name in &names {
+        uids.push(create_pod(&plane, name, "here"));
+    }
+    let life = life();
+    for (number, (status, _)) in life.iter().enumerate() {
+        for (at, name) in names.iter().enumerate() {
+            // In the middle of two of the rounds.
+            if at == PODS_COUNT / 2 && (number == 2 || number == 4) {
+                plane.stop_api_server();
+                plane.start_again();
+            }
+            plane.patch_status(&format!("{PODS}/{name}"), status);
+        }
+    }
+    for name in &names {
+        plane.delete(&format!("{PODS}/{name}"));
+    }
+    let deleted =
+        |events: &[Seen]| events.iter().filter(|seen| step(seen).as_deref() == Some("deleted")).count();
+    agent.wait_for("every deletion", |events| deleted(events) >= PODS_COUNT);
+    let mut events = agent.events();
+    let repeated = numbers(&events).values().filter(|&&count| count > 1).count();
+    let mut known = std::collections::BTreeSet::new();
+    events.retain(|seen| known.insert(seen.number));
+    let mut expected: Vec<&str> = life.iter().map(|(_, step)| *step).collect();
+    expected.push("deleted");
+    for (uid, name) in uids.iter().zip(&names) {
+        let own = events
+            .iter()
+            .filter(|seen| seen.get(fields::POD_UID) == uid || seen.get(fields::OBJECT_UID) == uid);
+        let steps: Vec<String> = own.filter_map(step).collect();
+        assert_eq!(steps, expected, "{name}");
+    }
+    let gaps = agent.of(Kind::WatchGap);
+    let report =
+        format!("200 pods, 2 restarts: {} events, {repeated} repeated, {} gaps\n", events.len(), gaps.len());
+    use std::io::Write;
+    std::io::stderr().lock().write_all(report.as_bytes()).unwrap();
+    let ledger = agent.ledger();
+    assert_eq!(ledger.shed.values().sum::<u64>(), 0);
+    assert_eq!(ledger.drained, agent.events().len() as u64);
+}
+
+/// Scenario: the agent is away while etcd is compacted and pods change; the API server is restarted, so that it
+/// remembers nothing in between.
+/// Guarantees: 410 leads to a list that is compared with what was known, and to a gap.
+#[test]
+fn live_a_compaction_makes_a_gap() {
+    let Some(plane) = Plane::start("live_a_compaction_makes_a_gap") else { return };
+    let acks = super::agent::Acks::start(plane.folder.path());
+    let wanted =
+        || Settings { server: acks.address.clone(), ..settings(&plane.kubeconfig(), &plane.state_dir()) };
+    std::fs::create_dir_all(plane.state_dir()).unwrap();
+    let life = life();
+    create_pod(&plane, "web", "here");
+    create_pod(&plane, "gone", "here");
+    plane.patch_status(&format!("{PODS}/web"), &life[1].0);
+    let agent = Agent::start(wanted());
+    agent
+        .wait_for("the pods", |events| events.iter().filter(|seen| seen.kind == Kind::PodState).count() == 2);
+    let kept = plane.state_dir().join("kubernetes.json");
+    agent.wait_for("the position", |_| {
+        std::fs::read_to_string(&kept)
+            .is_ok_and(|text| text.contains("\"pods\"") && text.contains("\"nodes\""))
+    });
+    agent.stop();
+    for (status, _) in &life[2..5] {
+        plane.patch_status(&format!("{PODS}/web"), status);
+    }
+    plane.delete(&format!("{PODS}/gone"));
+    plane.stop_api_server();
+    plane.compact();
+    plane.start_again();
+    let agent = Agent::start(wanted());
+    let of_pods = |seen: &Seen| seen.kind == Kind::WatchGap && seen.get(fields::RESOURCE) == "pods";
+    let events = agent.wait_for("the gap", |events| events.iter().any(of_pods));
+    let steps: Vec<String> = events.iter().filter_map(step).collect();
+    assert_eq!(steps, ["end 0", "end 1", "deleted"]);
+    assert!(agent.ledger().ring_lost > 0);
+}
+
+fn apply(plane: &Plane, manifest: &str) {
+    for document in manifest.split("\n---\n") {
+        let line = |name: &str| {
+            document.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
+        };
+        let namespace =
+            document.lines().find_map(|line| line.strip_prefix("  namespace: ")).map(str::to_owned);
+        let namespace = namespace.map_or(String::new(), |name| format!("namespaces/{name}/"));
+        let rbac = "/apis/rbac.authorization.k8s.io/v1";
+        let path = match line("kind: ").as_str() {
+            "Namespace" => "/api/v1/namespaces".to_owned(),
+            "ServiceAccount" => format!("/api/v1/{namespace}serviceaccounts"),
+            "ClusterRole" => format!("{rbac}/clusterroles"),
+            "ClusterRoleBinding" => format!("{rbac}/clusterrolebindings"),
+            "Role" => format!("{rbac}/{namespace}roles"),
+            "RoleBinding" => format!("{rbac}/{namespace}rolebindings"),
+            other => panic!("{other:?} in {document}"),
+        };
+        let (status, answer) = plane.ask("POST", &path, "application/yaml", document);
+        assert!(matches!(status, 201 | 409), "{path}: {status} {answer}");
+    }
+}
+
+/// A kubeconfig of a service account.
+fn account(plane: &Plane, name: &str) -> PathBuf {
+    let request = json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": {}});
+    let path = format!("/api/v1/namespaces/tapio/serviceaccounts/{name}/token");
+    let token = plane.post(&path, &request)["status"]["token"].as_str().unwrap().to_owned();
+    let ports = std::fs::read_to_string(plane.folder.path().join("ports")).unwrap();
+    let port = ports.split_whitespace().next().unwrap().to_owned();
+    let authority =
+        format!("    certificate-authority: {}", plane.folder.path().join("pki/ca.crt").display());
+    let folder = plane.folder.path().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    write_kubeconfig(&folder, &format!("https://127.0.0.1:{port}"), &format!("token: {token}"), &authority)
+}
+
+/// Scenario: with RBAC on, an agent under the manifest that users apply, and one whose account may do nothing.
+/// Guarantees: the first is elected, watches everything and is fine; the second says what it lacks and takes nothing.
+#[test]
+fn live_the_manifest_is_enough_and_needed() {
+    let Some(plane) = Plane::start("live_the_manifest_is_enough_and_needed") else { return };
+    let manifest = Path::new(RIG).join("../../../src/collector/kubernetes/rbac.yaml");
+    let manifest = std::env::var_os("TAPIO_RBAC").map_or(manifest, PathBuf::from);
+    apply(&plane, &std::fs::read_to_string(manifest).unwrap());
+    plane.post("/api/v1/namespaces/tapio/serviceaccounts", &json!({"metadata": {"name": "nobody"}}));
+    plane.post(
+        "/api/v1/namespaces/shop/secrets",
+        &json!({"metadata": {"name": "s"}, "stringData": {"k": "hunter2"}}),
+    );
+    plane.post("/api/v1/nodes", &json!({"metadata": {"name": "there"}}));
+    let elect = |kubeconfig: &Path| Settings {
+        k8s_scope: ClusterScope::Elect,
+        ..settings(kubeconfig, &plane.folder.path().join("state of somebody"))
+    };
+    let agent = Agent::start(elect(&account(&plane, "tapio-collector")));
+    let object = |name: &str| {
+        let name = name.to_owned();
+        move |seen: &Seen| seen.get(fields::OBJECT) == name
+    };
+    let events = agent.wait_for("the cluster", |events| {
+        events.iter().any(object("Secret/shop/s")) && events.iter().any(object("Node/there"))
+    });
+    agent.wait_health("health", |health| health.state == State::Running);
+    assert!(!format!("{events:?}").contains("hunter2") && !format!("{events:?}").contains("aHVudGVyMg"));
+
+    let other = Agent::start(elect(&account(&plane, "nobody")));
+    let health = other.wait_health("the reason", |health| health.reason.contains("403"));
+    assert_eq!(health.state, State::Failed, "{}", health.reason);
+    assert!(health.reason.contains("pods") && health.reason.contains("rbac.yaml"), "{}", health.reason);
+    assert!(other.events().is_empty());
+}
+
+/// Scenario: an Event is made by either API, and each repeats in its own way.
+/// Guarantees: all four are seen, each once, with their counts.
+#[test]
+fn live_events_of_both_apis_are_seen_once() {
+    let Some(plane) = Plane::start("live_events_of_both_apis_are_seen_once") else { return };
+    let uid = create_pod(&plane, "web", "here");
+    let agent = Agent::start(settings(&plane.kubeconfig(), &plane.state_dir()));
+    agent.wait_health("health", |health| health.state == State::Running);
+    let pod = json!({"kind": "Pod", "namespace": "shop", "name": "web", "uid": uid});
+    let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
+    let micro = now.replace('Z', ".000000Z");
+    let old = "/api/v1/namespaces/shop/events";
+    plane.post(
+        old,
+        &json!({"metadata": {"name": "old"}, "involvedObject": pod, "reason": "Unhealthy", "type": "Warning",
+        "message": "Liveness probe failed", "count": 1, "firstTimestamp": now, "lastTimestamp": now,
+        "source": {"component": "kubelet", "host": "here"}}),
+    );
+    let patch = json!({"count": 2, "lastTimestamp": now}).to_string();
+    plane.ask("PATCH", &format!("{old}/old"), "application/merge-patch+json", &patch);
+    let new = "/apis/events.k8s.io/v1/namespaces/shop/events";
+    plane.post(
+        new,
+        &json!({"metadata": {"name": "new"}, "regarding": pod, "reason": "BackOff", "type": "Warning",
+        "note": "Back-off restarting failed container", "eventTime": micro, "action": "Restart",
+        "reportingController": "kubelet", "reportingInstance": "here"}),
+    );
+    let patch = json!({"series": {"count": 5, "lastObservedTime": micro}}).to_string();
+    plane.ask("PATCH", &format!("{new}/new"), "application/merge-patch+json", &patch);
+    let of = |events: &[Seen]| -> Vec<(String, u64)> {
+        let events = events.iter().filter(|seen| seen.kind == Kind::ObjectEvent);
+        events.map(|seen| (seen.get(fields::REASON).to_owned(), seen.slot("count"))).collect()
+    };
+    let events = agent.wait_for("the repetitions", |events| of(events).contains(&("BackOff".into(), 5)));
+    let expected = [("Unhealthy", 1), ("Unhealthy", 2), ("BackOff", 1), ("BackOff", 5)];
+    assert_eq!(of(&events), expected.map(|(reason, count)| (reason.to_owned(), count)), "{events:#?}");
+}
