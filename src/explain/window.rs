@@ -207,7 +207,6 @@ impl Window {
         let slot = self.place(id, fact);
         self.bind(slot, rules, topology);
         touched.extend(self.bonds(slot).iter().map(|bond| bond.other));
-        self.touch_attached(slot, rules, touched);
         self.touch_decided(slot, rules, touched);
         Some(slot)
     }
@@ -404,8 +403,8 @@ impl Window {
         found
     }
 
-    /// Marks the facts that this one is attached to.
-    fn touch_attached(&self, slot: Slot, rules: &RuleSet, touched: &mut Vec<Slot>) {
+    /// Adds the facts that this one is attached to.
+    pub fn touch_attached(&self, slot: Slot, rules: &RuleSet, touched: &mut Vec<Slot>) {
         let Some(fact) = self.fact(slot) else { return };
         let places = rules.from_cause(fact.kind).iter().filter(|&&place| !rules.is_causal(place));
         for rule in places.filter_map(|&place| rules.rule(place)) {
