@@ -40,9 +40,7 @@ pub fn reach(window: &Window, rules: &RuleSet, start: Slot) -> Vec<Slot> {
     let mut border = VecDeque::from([start]);
     while let Some(slot) = border.pop_front() {
         for bond in window.bonds(slot) {
-            let causal =
-                rules.rule(bond.rule).is_some_and(|rule| matches!(rule.part, Part::Causes | Part::Repeats));
-            if causal && seen.len() < MEMBERS_MAX && seen.insert(bond.other) {
+            if rules.is_causal(bond.rule) && seen.len() < MEMBERS_MAX && seen.insert(bond.other) {
                 border.push_back(bond.other);
             }
         }
@@ -126,11 +124,7 @@ impl<'window> Component<'window> {
 
 /// Whether a fact is a symptom that nobody asked for and that concerns somebody.
 fn suffers(window: &Window, rules: &RuleSet, slot: Slot, fact: &Fact) -> bool {
-    let silenced = || {
-        window.bonds(slot).iter().any(|bond| {
-            !bond.is_cause && rules.rule(bond.rule).is_some_and(|rule| rule.part == Part::Silences)
-        })
-    };
+    let silenced = || window.attached(slot, rules).iter().any(|(rule, _)| rule.part == Part::Silences);
     let muted = || {
         rules.mutes.iter().any(|mute| {
             mute.kinds.contains(&fact.kind) && mute.when.iter().all(|condition| condition.holds(fact, fact))

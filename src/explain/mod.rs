@@ -209,6 +209,13 @@ impl Explain {
             }
             let slots = component::reach(&self.window, &self.rules, slot);
             seen.extend(&slots);
+            // Where nobody can suffer, there is nothing to judge.
+            let can_suffer = |slot: &Slot| {
+                self.window.fact(*slot).is_some_and(|fact| fact.kind.info().role == Role::Symptom)
+            };
+            if !slots.iter().any(can_suffer) {
+                continue;
+            }
             let (verdicts, facts) = self.judge(&slots, now_ns, boot_unix_ns);
             self.judged += 1;
             self.registry.settle(&facts, verdicts, out);

@@ -18,7 +18,7 @@ use super::impact::{self, share};
 use super::incident::{
     Contribution, Decision, FactView, GapView, Hypothesis, Impact, Incident, Level, Link, RootCause,
 };
-use super::rules::{Part, RuleSet, key_name};
+use super::rules::{Part, Rule, RuleSet, key_name};
 use super::topology::Topology;
 use super::trends::Trends;
 use super::window::Window;
@@ -100,6 +100,9 @@ pub fn incident_id(boot_id: [u8; 16], root: u64) -> u64 {
 pub fn incident_name(boot_id: [u8; 16], root: &Fact) -> String {
     format!("{:016x}", incident_id(boot_id, root.id()))
 }
+
+/// What a rule attaches to a member: the rule, the fact, and the member's place.
+type Attached<'draft> = (&'draft Rule, &'draft Fact, usize);
 
 /// What is worked out step by step.
 struct Draft<'draft> {
@@ -194,38 +197,37 @@ impl<'draft> Draft<'draft> {
     }
 
     /// What rules attach to the members: circumstances, and what was said.
-    fn circumstances(&self) -> Vec<(Part, u16, &'draft Fact, usize)> {
+    fn circumstances(&self) -> Vec<Attached<'draft>> {
         let scene = self.scene;
         let mut found = Vec::new();
         for &place in &self.members {
             let slot = self.component.slots[place];
-            for bond in scene.window.bonds(slot).iter().filter(|bond| !bond.is_cause) {
-                let (Some(rule), Some(fact)) = (scene.rules.rule(bond.rule), scene.window.fact(bond.other))
-                else {
-                    continue;
-                };
-                let inside = || self.members.iter().any(|&member| self.component.slots[member] == bond.other);
-                if matches!(rule.part, Part::Contributes | Part::Supports | Part::Silences) && !inside() {
-                    found.push((rule.part, bond.rule, fact, place));
+            for (rule, other) in scene.window.attached(slot, scene.rules) {
+                let inside = self.members.iter().any(|&member| self.component.slots[member] == other);
+                if let Some(fact) = scene.window.fact(other).filter(|_| !inside) {
+                    found.push((rule, fact, place));
                 }
             }
         }
-        found.sort_by_key(|(_, rule, fact, place)| {
-            (fact.from_ns, fact.until_ns, fact.kind, fact.id(), *rule, *place)
+        found.sort_by_key(|(rule, fact, place)| {
+            (fact.from_ns, fact.until_ns, fact.kind, fact.id(), &rule.name, *place)
         });
-        found.dedup_by_key(|(_, _, fact, _)| fact.id());
-        let mut said = 0;
-        found.retain(|(part, ..)| {
-            said += usize::from(*part == Part::Supports);
-            *part != Part::Supports || said <= SAID_MAX
+        found.dedup_by_key(|(_, fact, _)| fact.id());
+        // Of what was said, the last words.
+        let said = found.iter().filter(|(rule, ..)| rule.part == Part::Supports).count();
+        let mut passed_over = said.saturating_sub(SAID_MAX);
+        found.retain(|(rule, ..)| {
+            let goes = rule.part == Part::Supports && passed_over > 0;
+            passed_over -= usize::from(goes);
+            !goes
         });
         found
     }
 
     /// Names and shows the facts: those of the tree, and what is attached to it.
-    fn facts(&mut self, circumstances: &[(Part, u16, &Fact, usize)]) -> (Vec<FactView>, u64) {
+    fn facts(&mut self, circumstances: &[Attached<'_>]) -> (Vec<FactView>, u64) {
         let mut all: Vec<&Fact> = self.members.iter().map(|&place| self.component.facts[place]).collect();
-        all.extend(circumstances.iter().map(|(_, _, fact, _)| *fact));
+        all.extend(circumstances.iter().map(|(_, fact, _)| *fact));
         all.sort_by_key(|fact| (fact.from_ns, fact.until_ns, fact.kind, fact.id()));
         all.dedup_by_key(|fact| fact.id());
         let on_way: Vec<u64> = self
@@ -286,11 +288,10 @@ impl<'draft> Draft<'draft> {
         })
     }
 
-    fn contributing(&self, circumstances: &[(Part, u16, &Fact, usize)]) -> Vec<Contribution> {
+    fn contributing(&self, circumstances: &[Attached<'_>]) -> Vec<Contribution> {
         let mut list = Vec::new();
-        for (part, rule, fact, place) in circumstances.iter().filter(|(part, ..)| *part != Part::Supports) {
-            let Some(rule) = self.scene.rules.rule(*rule) else { continue };
-            let summary = if *part == Part::Silences {
+        for (rule, fact, place) in circumstances.iter().filter(|(rule, ..)| rule.part != Part::Supports) {
+            let summary = if rule.part == Part::Silences {
                 format!("{} was stopped on request", fact.subject)
             } else {
                 words::edge_text(&rule.text, fact, self.fact(*place))

@@ -13,7 +13,7 @@ use std::hash::BuildHasher;
 use hashbrown::HashMap;
 
 use super::licence::{self, Seen};
-use super::rules::{Part, RuleSet};
+use super::rules::{Part, Rule, RuleSet};
 use super::topology::Topology;
 use crate::detect::{Fact, FactKind, Key, KeyKind, Role};
 
@@ -43,6 +43,9 @@ impl Default for Bounds {
         }
     }
 }
+
+/// How many of the first facts of a bucket stay when it overflows.
+const FIRST: usize = 16;
 
 /// What did not fit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -204,6 +207,7 @@ impl Window {
         let slot = self.place(id, fact);
         self.bind(slot, rules, topology);
         touched.extend(self.bonds(slot).iter().map(|bond| bond.other));
+        self.touch_attached(slot, rules, touched);
         self.touch_decided(slot, rules, touched);
         Some(slot)
     }
@@ -229,8 +233,9 @@ impl Window {
             let at = bucket.partition_point(|&(from, other, _)| (from, other) < (from_ns, id));
             bucket.insert(at, (from_ns, id, slot));
             if bucket.len() > self.bounds.bucket {
-                // The first ones stay: a root is among them, and the set decides which they are.
-                bucket.pop();
+                // The first ones stay, since a root may be among them, and the last ones, which others will follow
+                // from. Whichever order they come in, the same ones stay.
+                bucket.remove(FIRST.min(bucket.len() - 1));
                 self.stats.unindexed += 1;
             }
         }
@@ -306,7 +311,7 @@ impl Window {
         if let Some(entry) = self.entry(slot) {
             let kind = entry.fact.kind;
             for (as_cause, places) in [(true, rules.from_cause(kind)), (false, rules.to_effect(kind))] {
-                for &place in places {
+                for &place in places.iter().filter(|&&place| rules.is_causal(place)) {
                     self.bind_rule(slot, place, as_cause, (rules, topology), &mut found);
                 }
             }
@@ -374,6 +379,43 @@ impl Window {
             if !rule.via.is_empty() {
                 for needed in topology.near(fact, &rule.via, as_cause) {
                     self.under(&needed, kind).for_each(|other| meet(other, None));
+                }
+            }
+        }
+    }
+
+    /// What rules attach to a fact without making it a cause: circumstances, requests, what was said; with the rule.
+    pub fn attached<'rules>(&self, slot: Slot, rules: &'rules RuleSet) -> Vec<(&'rules Rule, Slot)> {
+        let Some(fact) = self.fact(slot) else { return Vec::new() };
+        let places = rules.to_effect(fact.kind).iter().filter(|&&place| !rules.is_causal(place));
+        let mut found = Vec::new();
+        for rule in places.filter_map(|&place| rules.rule(place)) {
+            for key in fact.keys.iter().filter(|key| rule.keys.contains(&key.kind)) {
+                for &kind in &rule.causes {
+                    let others = self.under(key, kind).filter(|&other| other != slot);
+                    let fits = |other: &Slot| {
+                        self.fact(*other)
+                            .is_some_and(|cause| licence::holds(rule, Some(key.kind), cause, fact))
+                    };
+                    found.extend(others.filter(fits).map(|other| (rule, other)));
+                }
+            }
+        }
+        found
+    }
+
+    /// Marks the facts that this one is attached to.
+    fn touch_attached(&self, slot: Slot, rules: &RuleSet, touched: &mut Vec<Slot>) {
+        let Some(fact) = self.fact(slot) else { return };
+        let places = rules.from_cause(fact.kind).iter().filter(|&&place| !rules.is_causal(place));
+        for rule in places.filter_map(|&place| rules.rule(place)) {
+            for key in fact.keys.iter().filter(|key| rule.keys.contains(&key.kind)) {
+                for &kind in &rule.effects {
+                    let fits = |other: &Slot| {
+                        self.fact(*other)
+                            .is_some_and(|effect| licence::holds(rule, Some(key.kind), fact, effect))
+                    };
+                    touched.extend(self.under(key, kind).filter(fits));
                 }
             }
         }

@@ -233,6 +233,12 @@ impl RuleSet {
         self.rules.get(usize::from(place))
     }
 
+    /// Whether the rule at this place licenses causal edges, repetitions among them.
+    #[must_use]
+    pub fn is_causal(&self, place: u16) -> bool {
+        self.rule(place).is_some_and(|rule| matches!(rule.part, Part::Causes | Part::Repeats))
+    }
+
     /// What to say about a root of this kind.
     #[must_use]
     pub fn root(&self, kind: FactKind) -> Option<&RootWords> {
