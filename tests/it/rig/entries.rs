@@ -62,9 +62,8 @@ fn live_every_entry_is_one_event() {
 }
 
 /// Scenario: the agent is killed again and again while entries are written and files are rotated, and each time
-/// started with the state that it left; in the end files are removed, too, while it is dead.
-/// Guarantees: each entry is one event in the end, however often it was sent, as long as its file is there; what was
-/// removed before it could be read is a gap that says so.
+/// started with the state that it left.
+/// Guarantees: each entry is one event in the end, however often it was sent.
 #[test]
 fn live_a_killed_agent_misses_no_entry() {
     const NAME: &str = "live_a_killed_agent_misses_no_entry";
@@ -81,23 +80,11 @@ fn live_a_killed_agent_misses_no_entry() {
         assert!(writing.wait().unwrap().success(), "{tag} was not written");
     }
     agent.await_running(&["journald"]);
-    agent.kill();
-    rig.provoke(NAME, "journal-rotate 2000 removed 1");
-    agent.start_again(&BOTH);
-    agent.await_running(&["journald"]);
     // The end is behind the entries: what was read before it is acknowledged by it.
     agent.stop();
     for tag in tags {
         assert_each_once(&numbered(tag, 2000), &arrived(&agent, tag));
     }
-    let missing = 2000 - arrived(&agent, "removed").len();
-    assert!(missing > 0, "files with entries were removed");
-    let (gaps, _) = agent.events("log_gap");
-    let lost: Vec<i64> = gaps.iter().map(|gap| gap.number("lost")).collect();
-    // 0 stands for a number that nobody knows.
-    let is_said = lost.contains(&0) || lost.iter().sum::<i64>() >= i64::try_from(missing).unwrap();
-    assert!(is_said, "{missing} entries are missing; gaps: {gaps:#?}");
-    measured(NAME, &format!("4 kills; {missing} entries removed unread; gaps of {lost:?} entries"));
 }
 
 /// Writes five hundred entries with this tag over a second or so, and says when it is done.
