@@ -29,8 +29,12 @@ pub enum LogError {
     Taken(String),
 }
 
+/// Logs each failed request as an error, which collectors say once and better.
+const NOISY: &str = "kube_client";
+
 fn parsed(filter: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::try_new(filter)
+    let quiet = if filter.contains(NOISY) { filter.to_owned() } else { format!("{filter},{NOISY}=off") };
+    EnvFilter::try_new(quiet)
         .map_err(|error| LogError::Filter { filter: filter.to_owned(), reason: error.to_string() })
 }
 

@@ -128,8 +128,9 @@ fn explain(error: &RustlsError) -> String {
     }
 }
 
-/// What the server said when it ended the connection.
-fn explain_alert(alert: &str) -> String {
+/// What the server said when it ended the connection: the name of an alert, maybe with more text behind it.
+fn explain_alert(text: &str) -> String {
+    let alert = text.split(|letter: char| !letter.is_ascii_alphanumeric()).next().unwrap_or_default();
     match alert {
         "CertificateRequired" => {
             "it wants to know who this agent is: give it a certificate with --tls-cert and --tls-key".into()
@@ -173,7 +174,7 @@ mod tests {
         let expired = RustlsError::InvalidCertificate(CertificateError::Expired);
         let outer = io::Error::new(io::ErrorKind::InvalidData, expired);
         assert!(refusal(&outer).expect("found").contains("renew it"));
-        let text = io::Error::other("h2: received fatal alert: CertificateRequired");
+        let text = io::Error::other("Io(Custom { \"received fatal alert: CertificateRequired\" })");
         assert!(refusal(&text).expect("found").contains("--tls-cert and --tls-key"));
         assert_eq!(refusal(&io::Error::from(io::ErrorKind::ConnectionRefused)), None);
     }

@@ -1,8 +1,8 @@
 //! Recordings: what the agent saw, kept in files, and what the engine makes of it afterwards.
 //!
-//! `frame` is the layout of a file, `writer` fills files while the agent runs, `lines` reads and writes events as lines
-//! of JSON, which people can write by hand, `load` puts the events of files into order, `replay` shows them to the
-//! detectors.
+//! `frame` is the layout of a file, `writer` fills files while the agent runs, `lines` reads events as lines of JSON,
+//! which people can write by hand, `load` puts the events of files into order, `replay` shows them to the detectors and
+//! the causal engine.
 //!
 //! Invariants:
 //! - A recording holds the batches as they go to the server; nothing is kept that the server does not get.

@@ -34,7 +34,7 @@ fn records(count: u64, boot: u128, start_us: u64) -> Vec<Record> {
             let mut record = Record::new(start_us + index * 1000, 1_000_000 + index * 1000, boot);
             record.text("MESSAGE", &format!("request {index} served in {} us", index * 7 % 1000));
             record.text("PRIORITY", &(index % 8).to_string());
-            record.text("_COMM", ["web", "database", "cron"][(index % 3) as usize]);
+            record.text("_COMM", ["web", "database", "cron"][usize::try_from(index % 3).expect("small")]);
             record.text("_SYSTEMD_UNIT", &format!("unit-{}.service", index % 5));
             record.text("EMPTY", "");
             if index % 10 == 0 {
@@ -42,7 +42,7 @@ fn records(count: u64, boot: u128, start_us: u64) -> Vec<Record> {
                 record.text("TAG", "one").text("TAG", &format!("two {index}"));
             }
             if index % 25 == 0 {
-                let blob: Vec<u8> = (0..5000_u32).map(|at| (at / 20 % 251) as u8).collect();
+                let blob: Vec<u8> = (0..5000_u32).map(|at| (at / 20 % 251).to_le_bytes()[0]).collect();
                 record.binary("BLOB", &[&blob, index.to_string().as_bytes()].concat());
             }
             record
@@ -110,10 +110,11 @@ fn long_fields_are_whole() {
         let mut record = Record::new(START_US + index, 1_000_000 + index, BOOTS[0]);
         let mut random = || {
             noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (noise >> 56) as u8
+            noise.to_be_bytes()[0]
         };
-        let blob: Vec<u8> =
-            (0..bytes).map(|at| if index % 2 == 0 { random() } else { (at % 100) as u8 }).collect();
+        let blob: Vec<u8> = (0..bytes)
+            .map(|at| if index.is_multiple_of(2) { random() } else { (at % 100).to_le_bytes()[0] })
+            .collect();
         record.text("MESSAGE", &format!("dump {index}")).binary("DUMP", &blob);
         record
     };

@@ -140,6 +140,11 @@ impl<'run> Hub<'run> {
         advice
     }
 
+    /// Nothing is sent for now.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.held_back.get()
+    }
+
     /// A position moved although nothing was sent.
     pub(super) fn moved(&self) {
         self.way.borrow_mut().stretches.moved(0);

@@ -1,7 +1,7 @@
 //! The table of what is watched: where it is found, and which of its fields others are compared with.
 //!
 //! Invariants:
-//! - Everything that the collector may ask the API server for is in [`RESOURCES`]; `rbac.yaml` grants exactly that.
+//! - Everything that the collector may ask the API server for is in the table below; `rbac.yaml` grants exactly that.
 //! - Secrets and `ConfigMap`s are watched as metadata: what they hold is never sent to this agent.
 
 /// What the collector makes of the objects of a resource.

@@ -191,7 +191,8 @@ impl<'hub, 'run> Session<'hub, 'run> {
         let mut seen = Vec::new();
         loop {
             sleep(KEEP_PERIOD).await;
-            while !self.streams().all(|stream| stream.borrow().is_settled) {
+            // Who waits to send does not settle while nothing is sent.
+            while !self.hub.is_held_back() && !self.streams().all(|stream| stream.borrow().is_settled) {
                 sleep(SETTLE_PERIOD).await;
             }
             let positions: Vec<String> =

@@ -22,6 +22,7 @@ use super::model::Listed;
 use super::name;
 use super::place::Place;
 use super::property::{Properties, WrongType};
+use super::relay::relay;
 use super::ring::Ring;
 use super::signal::{self, BUS, MANAGER, MANAGER_INTERFACE, Speaker, UNIT_INTERFACE};
 use super::unit::Found;
@@ -106,7 +107,8 @@ async fn connect(place: &Place, deadline: Duration) -> Result<Connection, LinkEr
     let builder = match place {
         Place::Bus(address) => Builder::address(address.as_str()),
         Place::Private(path) => {
-            let stream = UnixStream::connect(path).map_err(|error| failed(error.into()))?;
+            let stream = UnixStream::connect(path).and_then(relay);
+            let stream = stream.map_err(|error| failed(error.into()))?;
             Builder::unix_stream(stream).p2p()
         }
     };

@@ -1,9 +1,9 @@
 //! The systemd collector: what the manager announces of its units and jobs, without ever polling it.
 //!
-//! `place` knows where the manager may be, `link` connects and asks, `signal` and `property` read messages, `ring`
-//! stands between the connection and everything that may wait, `model` and `known` say what is new, `session` keeps
-//! the three together, `emit` makes events. Where the manager cannot be asked, `fallback` follows its records in the
-//! journal, and `rebuild` makes the same of them.
+//! `place` knows where the manager may be, `link` connects, through `relay` where there is no bus, and asks, `signal`
+//! and `property` read messages, `ring` stands between the connection and everything that may wait, `model` and `known`
+//! say what is new, `wanted` knows what is still to be asked, `session` keeps them together, `emit` makes events. Where
+//! the manager cannot be asked, `fallback` follows its records in the journal, and `rebuild` makes the same of them.
 //!
 //! Invariants:
 //! - Subscribed first, listed second, compared third: no transition falls between two of them.
@@ -20,6 +20,7 @@ mod output;
 mod place;
 mod property;
 mod rebuild;
+mod relay;
 mod ring;
 mod session;
 mod signal;

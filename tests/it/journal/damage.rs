@@ -121,27 +121,34 @@ fn a_file_cut_under_the_reader_is_a_gap() {
     if !tools("a_file_cut_under_the_reader_is_a_gap") {
         return;
     }
-    for (keep, passed) in [(0.9, 100), (0.5, 10), (0.3, 300), (0.0, 200)] {
+    for (tenths, passed) in [(9, 100), (5, 10), (3, 300), (0, 200)] {
         let (directory, path, all) = whole(400);
         let mut reader = export::open(directory.path());
         let mut read = 0;
         while read < passed && reader.next().is_some() {
             read += 1;
         }
-        let bytes = if keep == 0.0 {
+        let bytes = if tenths == 0 {
             0
         } else {
             let file = fs::read(&path).expect("readable");
             let tables = word(&file, 104) + word(&file, 112);
-            tables + ((used(&path) - tables) as f64 * keep) as u64
+            tables + (used(&path) - tables) * tenths / 10
         };
         fs::OpenOptions::new().write(true).open(&path).expect("there").set_len(bytes).expect("cut");
         let rest = export::read(&mut reader);
         reader.refresh();
         let more = export::read(&mut reader);
         let gaps = reader.take_gaps();
-        assert!(more.is_empty() && is_subsequence(&rest, &all[passed..]), "cut to {keep} after {passed}");
-        assert_eq!((passed + rest.len()) as u64 + lost(&gaps), 400, "cut to {keep} after {passed}: {gaps:?}");
+        assert!(
+            more.is_empty() && is_subsequence(&rest, &all[passed..]),
+            "cut to {tenths} tenths after {passed}"
+        );
+        assert_eq!(
+            (passed + rest.len()) as u64 + lost(&gaps),
+            400,
+            "cut to {tenths} tenths after {passed}: {gaps:?}"
+        );
         assert!(gaps.iter().all(|gap| gap.cause == Cause::Truncated), "{gaps:?}");
         assert!(rest.len() < 400 - passed, "something was cut off");
     }
@@ -184,5 +191,5 @@ fn turned_bits_cost_little() {
             ours.len()
         );
     }
-    println!("the reader told {more} entries that journalctl did not");
+    assert!(more > 0, "the reader goes on where journalctl stops");
 }

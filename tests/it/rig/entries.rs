@@ -1,6 +1,7 @@
 //! The journal collector in the rig, as part of the whole agent: every entry arrives, whatever is killed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::host::Rig;
@@ -71,8 +72,8 @@ fn live_a_killed_agent_misses_no_entry() {
     let agent = Agent::start(rig, folder.path(), &["journald"], &BOTH);
     let tags = ["first", "second", "third"];
     for tag in tags {
-        let command = ["/bin/sh", "/host/journal-rotate.sh", "2000", tag];
-        let mut writing = rig.command(&command).stdout(std::process::Stdio::null()).spawn().unwrap();
+        let command = ["/bin/sh", "/host/journal-rotate.sh", "2000", tag, "1000"];
+        let mut writing = rig.command(&command).stdout(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(300));
         agent.kill();
         agent.start_again(&BOTH);
