@@ -28,7 +28,7 @@ use crate::detect::{Fact, FactKind, Subject, Value};
 use crate::event::mix;
 
 /// Facts shown in an incident.
-pub const FACTS_SHOWN_MAX: usize = 128;
+pub const FACTS_SHOWN_MAX: usize = 64;
 
 /// Parts of rules that attach facts to a member; the first only where the story is told.
 const ATTACHED: [Part; 3] = [Part::Supports, Part::Contributes, Part::Silences];
