@@ -375,7 +375,7 @@ const VERDICTS: &[(&str, &[&str])] = &[
     ("33-link-down", &["network_unreachable link eth0"]),
     ("34-cni-failure", &["crash container kube-system/cni-1/agent"]),
     ("35-port-conflict", &["port_conflict unit new.service"]),
-    ("36-preemption", &["preempted pod batch/big-1"]),
+    ("36-preemption", &["insufficient_node_cpu pod batch/big-1", "preempted pod shop/web-1"]),
     ("37-volume", &["mount_failed pod shop/db-0"]),
     ("38-human-kill", &["external_kill unit cache.service"]),
     ("E1-two-faults", &["memory_limit_hit unit a.service", "bad_config unit b.service"]),
