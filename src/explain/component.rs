@@ -124,7 +124,7 @@ impl<'window> Component<'window> {
 
 /// Whether a fact is a symptom that nobody asked for and that concerns somebody.
 fn suffers(window: &Window, rules: &RuleSet, slot: Slot, fact: &Fact) -> bool {
-    let silenced = || window.attached(slot, rules).iter().any(|(rule, _)| rule.part == Part::Silences);
+    let silenced = || !window.attached(slot, rules, &[Part::Silences]).is_empty();
     let muted = || {
         rules.mutes.iter().any(|mute| {
             mute.kinds.contains(&fact.kind) && mute.when.iter().all(|condition| condition.holds(fact, fact))

@@ -133,6 +133,9 @@ impl Explain {
                 // A circumstance alone is nobody's trouble.
                 self.dirty.extend(slot.filter(|_| !is_context));
                 self.dirty.extend(self.touched.drain(..));
+                if let Some(slot) = slot {
+                    self.touch_incidents(slot);
+                }
             }
         }
     }
@@ -152,11 +155,23 @@ impl Explain {
         }
     }
 
+    /// Marks what a circumstance is attached to, as far as it was judged: what was not looks for it by itself.
+    fn touch_incidents(&mut self, slot: Slot) {
+        self.window.touch_attached(slot, &self.rules, &mut self.touched);
+        for slot in self.touched.drain(..) {
+            if self.window.id(slot).is_some_and(|id| self.registry.has_fact(id)) {
+                self.dirty.insert(slot);
+            }
+        }
+    }
+
     /// Marks what failed in something that runs again.
     fn touch_run(&mut self, fact: &Fact) {
         for key in fact.keys.iter().filter(|key| matches!(key.kind, KeyKind::Unit | KeyKind::Pod)) {
-            let symptoms = FACT_KINDS.iter().filter(|info| info.role == Role::Symptom);
-            self.dirty.extend(symptoms.flat_map(|info| self.window.under(key, info.kind)));
+            for info in FACT_KINDS.iter().filter(|info| info.role == Role::Symptom) {
+                let known = |slot: &Slot| self.window.id(*slot).is_some_and(|id| self.registry.has_fact(id));
+                self.dirty.extend(self.window.under(key, info.kind).filter(known));
+            }
         }
     }
 

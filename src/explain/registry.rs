@@ -58,6 +58,12 @@ impl Registry {
         self.kept.values().filter(|kept| kept.incident.state == State::Open).count()
     }
 
+    /// Whether a fact is one of an incident's.
+    #[must_use]
+    pub fn has_fact(&self, id: u64) -> bool {
+        self.of_fact.contains_key(&id)
+    }
+
     /// The facts of incidents.
     pub fn open_facts(&self) -> impl Iterator<Item = u64> + '_ {
         self.pinned.iter().copied()

@@ -28,7 +28,10 @@ use crate::detect::{Fact, FactKind, Subject, Value};
 use crate::event::mix;
 
 /// Facts shown in an incident.
-pub const FACTS_SHOWN_MAX: usize = 128;
+pub const FACTS_SHOWN_MAX: usize = 64;
+
+/// Parts of rules that attach facts to a member; the first only where the story is told.
+const ATTACHED: [Part; 3] = [Part::Supports, Part::Contributes, Part::Silences];
 
 /// What people said that is shown.
 const SAID_MAX: usize = 12;
@@ -202,7 +205,11 @@ impl<'draft> Draft<'draft> {
         let mut found = Vec::new();
         for &place in &self.members {
             let slot = self.component.slots[place];
-            for (rule, other) in scene.window.attached(slot, scene.rules) {
+            // What was said counts where the story is told.
+            let told =
+                place == self.root || self.way.iter().any(|&edge| self.component.edges[edge].effect == place);
+            let parts = if told { &ATTACHED[..] } else { &ATTACHED[1..] };
+            for (rule, other) in scene.window.attached(slot, scene.rules, parts) {
                 let inside = self.members.iter().any(|&member| self.component.slots[member] == other);
                 if let Some(fact) = scene.window.fact(other).filter(|_| !inside) {
                     found.push((rule, fact, place));

@@ -85,6 +85,9 @@ struct Entry {
     id: u64,
     fact: Fact,
     bonds: Vec<Bond>,
+    /// Of its keys, in their order, and of its subject: taken once, asked for by every rule.
+    hashes: Vec<(KeyKind, u64)>,
+    subject: u64,
 }
 
 /// Where a fact is in a bucket of the index: the end of its interval, its id, its slot.
@@ -207,15 +210,16 @@ impl Window {
         let slot = self.place(id, fact);
         self.bind(slot, rules, topology);
         touched.extend(self.bonds(slot).iter().map(|bond| bond.other));
-        self.touch_attached(slot, rules, touched);
         self.touch_decided(slot, rules, touched);
         Some(slot)
     }
 
     fn place(&mut self, id: u64, fact: Fact) -> Slot {
-        let hashes: Vec<u64> = fact.keys.iter().map(hash_of).chain([subject_hash(&fact)]).collect();
+        let hashes: Vec<(KeyKind, u64)> = fact.keys.iter().map(|key| (key.kind, hash_of(key))).collect();
+        let subject = subject_hash(&fact);
+        let places: Vec<u64> = hashes.iter().map(|&(_, hash)| hash).chain([subject]).collect();
         let (kind, from_ns, until_ns) = (fact.kind, fact.from_ns, fact.until_ns);
-        let entry = Some(Entry { id, fact, bonds: Vec::new() });
+        let entry = Some(Entry { id, fact, bonds: Vec::new(), hashes, subject });
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.entries[slot as usize] = entry;
@@ -228,7 +232,7 @@ impl Window {
         };
         self.by_id.insert(id, slot);
         self.ages[class(kind)].insert((until_ns, id));
-        for hash in hashes {
+        for hash in places {
             let bucket = self.index.entry((hash, kind)).or_default();
             let at = bucket.partition_point(|&(from, other, _)| (from, other) < (from_ns, id));
             bucket.insert(at, (from_ns, id, slot));
@@ -248,7 +252,7 @@ impl Window {
         let Some(entry) = self.entries.get_mut(slot as usize).and_then(Option::take) else { return };
         self.free.push(slot);
         self.ages[class(entry.fact.kind)].remove(&(entry.fact.until_ns, id));
-        for hash in entry.fact.keys.iter().map(hash_of).chain([subject_hash(&entry.fact)]) {
+        for hash in entry.hashes.iter().map(|&(_, hash)| hash).chain([entry.subject]) {
             let place = (hash, entry.fact.kind);
             if let Some(bucket) = self.index.get_mut(&place) {
                 bucket.retain(|&(_, other, _)| other != id);
@@ -346,7 +350,8 @@ impl Window {
         (rules, topology): (&RuleSet, &Topology),
         found: &mut Vec<Bond>,
     ) {
-        let (Some(rule), Some(fact)) = (rules.rule(place), self.fact(slot)) else { return };
+        let (Some(rule), Some(entry)) = (rules.rule(place), self.entry(slot)) else { return };
+        let fact = &entry.fact;
         let kinds = if as_cause { &rule.effects } else { &rule.causes };
         let mut meet = |other_slot: Slot, key: Option<KeyKind>| {
             let Some(other) = self.fact(other_slot).filter(|_| other_slot != slot) else { return };
@@ -365,16 +370,16 @@ impl Window {
         for &kind in kinds.iter().filter(|&&kind| rule.part != Part::Repeats || kind == fact.kind) {
             if rule.same_subject {
                 // Of its own kind only the neighbours in time: the others are joined through them.
-                let bucket = self.bucket(subject_hash(fact), kind);
+                let bucket = self.bucket(entry.subject, kind);
                 let near =
                     if rule.part == Part::Repeats { neighbours(bucket, slot) } else { 0..bucket.len() };
                 bucket[near].iter().for_each(|&(_, _, other)| meet(other, None));
             }
-            for key in fact.keys.iter().filter(|key| rule.keys.contains(&key.kind)) {
-                let bucket = self.bucket(hash_of(key), kind);
+            for &(key, hash) in entry.hashes.iter().filter(|(key, _)| rule.keys.contains(key)) {
+                let bucket = self.bucket(hash, kind);
                 let near =
                     if rule.part == Part::Repeats { neighbours(bucket, slot) } else { 0..bucket.len() };
-                bucket[near].iter().for_each(|&(_, _, other)| meet(other, Some(key.kind)));
+                bucket[near].iter().for_each(|&(_, _, other)| meet(other, Some(key)));
             }
             if !rule.via.is_empty() {
                 for needed in topology.near(fact, &rule.via, as_cause) {
@@ -384,18 +389,24 @@ impl Window {
         }
     }
 
-    /// What rules attach to a fact without making it a cause: circumstances, requests, what was said; with the rule.
-    pub fn attached<'rules>(&self, slot: Slot, rules: &'rules RuleSet) -> Vec<(&'rules Rule, Slot)> {
-        let Some(fact) = self.fact(slot) else { return Vec::new() };
-        let places = rules.to_effect(fact.kind).iter().filter(|&&place| !rules.is_causal(place));
+    /// What rules of these parts attach to a fact: circumstances, requests, what was said; with the rule.
+    pub fn attached<'rules>(
+        &self,
+        slot: Slot,
+        rules: &'rules RuleSet,
+        parts: &[Part],
+    ) -> Vec<(&'rules Rule, Slot)> {
+        let Some(entry) = self.entry(slot) else { return Vec::new() };
+        let fact = &entry.fact;
+        let wanted = rules.to_effect(fact.kind).iter().filter_map(|&place| rules.rule(place));
         let mut found = Vec::new();
-        for rule in places.filter_map(|&place| rules.rule(place)) {
-            for key in fact.keys.iter().filter(|key| rule.keys.contains(&key.kind)) {
+        for rule in wanted.filter(|rule| parts.contains(&rule.part)) {
+            for &(key, hash) in entry.hashes.iter().filter(|(key, _)| rule.keys.contains(key)) {
                 for &kind in &rule.causes {
-                    let others = self.under(key, kind).filter(|&other| other != slot);
+                    let others = self.bucket(hash, kind).iter().map(|&(_, _, other)| other);
+                    let others = others.filter(|&other| other != slot);
                     let fits = |other: &Slot| {
-                        self.fact(*other)
-                            .is_some_and(|cause| licence::holds(rule, Some(key.kind), cause, fact))
+                        self.fact(*other).is_some_and(|cause| licence::holds(rule, Some(key), cause, fact))
                     };
                     found.extend(others.filter(fits).map(|other| (rule, other)));
                 }
@@ -404,18 +415,19 @@ impl Window {
         found
     }
 
-    /// Marks the facts that this one is attached to.
-    fn touch_attached(&self, slot: Slot, rules: &RuleSet, touched: &mut Vec<Slot>) {
-        let Some(fact) = self.fact(slot) else { return };
+    /// Adds the facts that this one is attached to.
+    pub fn touch_attached(&self, slot: Slot, rules: &RuleSet, touched: &mut Vec<Slot>) {
+        let Some(entry) = self.entry(slot) else { return };
+        let fact = &entry.fact;
         let places = rules.from_cause(fact.kind).iter().filter(|&&place| !rules.is_causal(place));
         for rule in places.filter_map(|&place| rules.rule(place)) {
-            for key in fact.keys.iter().filter(|key| rule.keys.contains(&key.kind)) {
+            for &(key, hash) in entry.hashes.iter().filter(|(key, _)| rule.keys.contains(key)) {
                 for &kind in &rule.effects {
                     let fits = |other: &Slot| {
-                        self.fact(*other)
-                            .is_some_and(|effect| licence::holds(rule, Some(key.kind), fact, effect))
+                        self.fact(*other).is_some_and(|effect| licence::holds(rule, Some(key), fact, effect))
                     };
-                    touched.extend(self.under(key, kind).filter(fits));
+                    let others = self.bucket(hash, kind).iter().map(|&(_, _, other)| other);
+                    touched.extend(others.filter(fits));
                 }
             }
         }
