@@ -20,7 +20,7 @@ fn run(plane: &Plane, name: &str, container: &Value, more: &Value) {
         container["image"] = json!("rig.local/busybox:1");
         container["imagePullPolicy"] = json!("Never");
     }
-    let mut spec = json!({"nodeName": "rig", "automountServiceAccountToken": false, "containers": [container],
+    let mut spec = json!({"nodeName": "rig", "hostNetwork": true, "automountServiceAccountToken": false, "containers": [container],
         "terminationGracePeriodSeconds": 1});
     for (field, value) in more.as_object().into_iter().flatten() {
         spec[field] = value.clone();
