@@ -47,6 +47,21 @@ pub(in crate::server) struct ParameterError {
     pub(in crate::server) message: String,
 }
 
+/// Hands over each parameter of a query, none twice; an error is that of the parameter.
+pub(super) fn each_once(
+    parameters: &[(String, String)],
+    mut set: impl FnMut(&str, &str) -> Result<(), String>,
+) -> Result<(), ParameterError> {
+    for (number, (name, value)) in parameters.iter().enumerate() {
+        let bad = |message: String| ParameterError { parameter: name.clone(), message };
+        if parameters.iter().take(number).any(|(earlier, _)| earlier == name) {
+            return Err(bad("is given twice".into()));
+        }
+        set(name, value).map_err(bad)?;
+    }
+    Ok(())
+}
+
 impl Default for Filter {
     fn default() -> Self {
         Self {
@@ -65,13 +80,7 @@ impl Filter {
     /// Reads the parameters of a query.
     pub(in crate::server) fn parse(parameters: &[(String, String)]) -> Result<Self, ParameterError> {
         let mut filter = Self::default();
-        for (number, (name, value)) in parameters.iter().enumerate() {
-            let bad = |message: String| ParameterError { parameter: name.clone(), message };
-            if parameters.iter().take(number).any(|(earlier, _)| earlier == name) {
-                return Err(bad("is given twice".into()));
-            }
-            filter.set(name, value).map_err(bad)?;
-        }
+        each_once(parameters, |name, value| filter.set(name, value))?;
         Ok(filter)
     }
 

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::filter::ParameterError;
+use super::filter::{ParameterError, each_once};
 use super::time;
 use crate::proto::SemanticGroup;
 use crate::server::book::Id;
@@ -36,13 +36,7 @@ impl GroupFilter {
     pub(in crate::server) fn parse(parameters: &[(String, String)]) -> Result<Self, ParameterError> {
         let mut filter =
             Self { from: 0, to: u64::MAX, state: None, id: None, revisions: false, limit: LIMIT_DEFAULT };
-        for (number, (name, value)) in parameters.iter().enumerate() {
-            let bad = |message: String| ParameterError { parameter: name.clone(), message };
-            if parameters.iter().take(number).any(|(earlier, _)| earlier == name) {
-                return Err(bad("is given twice".into()));
-            }
-            filter.set(name, value).map_err(bad)?;
-        }
+        each_once(parameters, |name, value| filter.set(name, value))?;
         Ok(filter)
     }
 
