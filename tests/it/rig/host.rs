@@ -130,6 +130,18 @@ impl Rig {
 
     /// Runs a script of `tests/rigs/provoke`; what it said that it did. Nothing, and said, where it cannot run.
     pub(super) fn provoke(&self, test: &str, script: &str) -> Option<Said> {
+        match self.attempt(script) {
+            Provoked::Did(said) => Some(said),
+            Provoked::Cannot(why) => {
+                skipped(&format!("rig::{test}"), &why);
+                None
+            }
+            Provoked::Failed(why) => panic!("{why}"),
+        }
+    }
+
+    /// The same, where what becomes of it is for the caller to judge.
+    pub(super) fn attempt(&self, script: &str) -> Provoked {
         let (name, arguments) = script.split_once(' ').unwrap_or((script, ""));
         let path = format!("/host/{name}.sh");
         let command: Vec<&str> = ["/bin/sh", &path].into_iter().chain(arguments.split_whitespace()).collect();
@@ -137,12 +149,23 @@ impl Rig {
         let (said, errors) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         if output.status.code() == Some(77) {
-            skipped(&format!("rig::{test}"), errors.trim());
-            return None;
+            return Provoked::Cannot(errors.trim().to_owned());
         }
-        assert!(output.status.success(), "{script} ended with {}:\n{said}\n{errors}", output.status);
+        if !output.status.success() {
+            return Provoked::Failed(format!("{script} ended with {}:\n{said}\n{errors}", output.status));
+        }
         let said = Said::read(&said);
-        assert!(said.is_whole(name), "{script}: {said:?}");
-        Some(said)
+        if said.is_whole(name) { Provoked::Did(said) } else { Provoked::Failed(format!("{script}: {said:?}")) }
     }
+}
+
+/// What became of a script.
+#[derive(Debug)]
+pub(super) enum Provoked {
+    /// It did what it was meant to.
+    Did(Said),
+    /// This host cannot do it, and why.
+    Cannot(String),
+    /// The host did otherwise.
+    Failed(String),
 }
