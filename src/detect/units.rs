@@ -124,7 +124,7 @@ impl Units {
         if result == "timeout" && unit.result != "timeout" {
             unit.waited = waited(&unit.sub_state, &sub);
         }
-        result.clone_into(&mut unit.result);
+        unit.result = result.clone().into_owned();
         let waited = unit.waited;
         let restarting = sub.contains("auto-restart");
         let snapshot = seen.number("snapshot") == 1;
