@@ -111,6 +111,17 @@ impl<'rig> Agent<'rig> {
         panic!("the server still waits for the agent: {:#}", self.server.json("/api/v1/status"));
     }
 
+    /// Waits until the server has an event of a kind that is the one.
+    pub(super) fn await_event(&self, kind: &str, is_it: impl Fn(&Event) -> bool) {
+        for _ in 0..TRIES_MAX {
+            if self.events(kind).0.iter().any(&is_it) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        panic!("the {kind} that was waited for never came: {:#?}\n{}", self.status(), self.log());
+    }
+
     /// All events of a kind, each id once, with how many there were.
     pub(super) fn events(&self, kind: &str) -> (Vec<Event>, usize) {
         let answer = self.server.json(&format!("/api/v1/events?kind={kind}&limit=100000"));

@@ -19,7 +19,7 @@ fn changes(agent: &Agent<'_>) -> Changes {
 }
 
 /// The sums of a source in the ledger that the agent sent last agree, and nothing was lost on the way.
-pub(super) fn assert_closed(row: &Value, source: &str) {
+fn assert_closed(row: &Value, source: &str) {
     let rows = row["ledger"]["rows"].as_array().unwrap();
     let ledger = rows.iter().find(|row| row["source"] == source).unwrap_or_else(|| panic!("{row:#}"));
     let number = |name: &str| ledger[name].as_u64().unwrap_or_else(|| panic!("{name}: {ledger:#}"));
