@@ -127,10 +127,11 @@ fn live_a_recording_says_what_the_agent_said() {
         let service = Service::make(name);
         service.run(script);
         let unit = format!("{name}.service");
-        told.push(incident_when(folder.path(), name, |incident| {
-            let ended = |fact: &tapio::explain::incident::FactView| fact.kind == "exit_failure";
-            incident.root_cause.entity.name == unit && incident.facts.iter().any(ended)
-        }));
+        let is_ours = |incident: &Incident| incident.root_cause.entity.name == unit;
+        incident_when(folder.path(), name, is_ours);
+        // What still belongs to it comes within a moment.
+        std::thread::sleep(Duration::from_secs(1));
+        told.push(incident_when(folder.path(), name, is_ours));
     }
     running.send(Signal::TERM);
     assert_eq!(running.wait(), Some(0));

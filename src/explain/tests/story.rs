@@ -222,10 +222,10 @@ fn kind_of<'incident>(incident: &'incident Incident, id: &str) -> &'incident str
 pub(crate) fn has_way(incident: &Incident, kinds: &[&str]) -> bool {
     fn from(incident: &Incident, fact: &str, kinds: &[&str]) -> bool {
         let Some((first, rest)) = kinds.split_first() else { return true };
-        // What happened once more is the same step.
+        // What happened once more, or to others, is the same step.
         let goes_on = |link: &crate::explain::incident::Link| {
-            let left = if link.rule == "again" { kinds } else { rest };
-            link.from == fact && from(incident, &link.to, left)
+            let stays = || kind_of(incident, &link.to) == *first && from(incident, &link.to, kinds);
+            link.from == fact && (from(incident, &link.to, rest) || stays())
         };
         kind_of(incident, fact) == *first && (rest.is_empty() || incident.chain.iter().any(goes_on))
     }

@@ -114,7 +114,7 @@ fn until_told(output: &Path, service: &str) -> Result<Duration, LoadError> {
     let began = Instant::now();
     let tells = |text: &str| {
         let line: Option<Line> = serde_json::from_str(text).ok();
-        let is = |fact: &LineFact| fact.kind == "exit_failure" && fact.entity.name == service;
+        let is = |fact: &LineFact| fact.kind == "crash" && fact.entity.name == service;
         line.is_some_and(|line| line.facts.iter().any(is))
     };
     while began.elapsed() < VERDICT_LIMIT {
