@@ -320,7 +320,8 @@ impl Window {
                 }
             }
         }
-        found.sort_unstable_by_key(|bond: &Bond| (bond.rule, bond.other, bond.is_cause));
+        // By the strongest key, whichever side looks for the other.
+        found.sort_unstable_by_key(|bond: &Bond| (bond.rule, bond.other, bond.is_cause, bond.key));
         found.dedup();
         for bond in found {
             let back = Bond { other: slot, is_cause: !bond.is_cause, ..bond };
