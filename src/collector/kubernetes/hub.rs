@@ -193,6 +193,11 @@ impl<'run> Hub<'run> {
         complaints.watches = complaints.watches.saturating_sub(1);
     }
 
+    /// Something was not remembered: that is said, too.
+    pub(super) fn refused(&self) {
+        self.changed.notify_one();
+    }
+
     /// Records how a watch is: fine, or what it fails of.
     pub(super) fn report(&self, watch: &str, failure: Option<&Failure>) {
         let mut complaints = self.complaints.borrow_mut();
@@ -253,7 +258,9 @@ impl<'run> Hub<'run> {
         let failing: usize = complaints.now.values().map(BTreeMap::len).sum();
         let refused = self.memory.borrow().refused;
         if refused > 0 {
-            reasons.push(format!("{refused} objects did not fit the memory budget and are not compared"));
+            reasons.push(format!(
+                "{refused} times an object did not fit the memory budget and was not compared"
+            ));
         }
         let (working, watches) = (complaints.working.len(), complaints.watches);
         let state = match reasons.is_empty() {

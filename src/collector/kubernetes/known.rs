@@ -192,8 +192,8 @@ pub struct Container {
     pub ended: u64,
 }
 
-/// What a hash table needs beside the entry.
-const SLOT_BYTES: usize = 40;
+/// What a hash table needs beside the entry: a key and a pointer, twice where it is half empty, and the heap's own.
+const SLOT_BYTES: usize = 64;
 
 impl Entry {
     /// Its uid.
@@ -238,26 +238,27 @@ impl Entry {
 /// The objects of one resource.
 #[derive(Debug, Default)]
 pub struct Known {
-    entries: HashMap<Key, Entry>,
+    /// Boxed: half of the table is empty at worst, and entries are large.
+    entries: HashMap<Key, Box<Entry>>,
 }
 
 impl Known {
     /// What is remembered of an object.
     #[must_use]
     pub fn get(&self, key: Key) -> Option<&Entry> {
-        self.entries.get(&key)
+        self.entries.get(&key).map(Box::as_ref)
     }
 
     /// As [`Self::get`], to change what takes no more bytes.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut Entry> {
-        self.entries.get_mut(&key)
+        self.entries.get_mut(&key).map(Box::as_mut)
     }
 
     /// Remembers an object, or gives it up where there is no room.
     pub fn put(&mut self, key: Key, entry: Entry, memory: &mut Memory) {
         self.remove(key, memory);
         if memory.take(entry.bytes()) {
-            self.entries.insert(key, entry);
+            self.entries.insert(key, Box::new(entry));
         }
     }
 
@@ -265,12 +266,16 @@ impl Known {
     pub fn remove(&mut self, key: Key, memory: &mut Memory) -> Option<Entry> {
         let entry = self.entries.remove(&key)?;
         memory.give_back(entry.bytes());
-        Some(entry)
+        Some(*entry)
     }
 
     /// The objects that the given list did not have, forgotten, in the order of their keys.
     pub fn sweep(&mut self, list: u32, memory: &mut Memory) -> Vec<(Key, Entry)> {
-        let mut gone: Vec<(Key, Entry)> = self.entries.extract_if(|_, entry| entry.seen_in != list).collect();
+        let mut gone: Vec<(Key, Entry)> = self
+            .entries
+            .extract_if(|_, entry| entry.seen_in != list)
+            .map(|(key, entry)| (key, *entry))
+            .collect();
         gone.iter().for_each(|(_, entry)| memory.give_back(entry.bytes()));
         gone.sort_unstable_by_key(|(key, _)| *key);
         if self.entries.capacity() > 64 && self.entries.len() < self.entries.capacity() / 4 {
@@ -281,7 +286,7 @@ impl Known {
 
     /// Every object.
     pub fn iter(&self) -> impl Iterator<Item = (Key, &Entry)> {
-        self.entries.iter().map(|(key, entry)| (*key, entry))
+        self.entries.iter().map(|(key, entry)| (*key, entry.as_ref()))
     }
 
     /// How many there are.

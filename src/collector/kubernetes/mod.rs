@@ -7,7 +7,8 @@
 //!
 //! Invariants:
 //! - When nothing changes, nothing is asked beyond the watches; the holder of the Lease renews it three times a minute.
-//! - Memory is bounded whatever the cluster sends: one object at a time, and a budget for what is remembered.
+//! - Memory is bounded whatever the cluster sends: one object at a time, and a budget for what is remembered. An answer
+//!   that does not end is given up.
 //! - Events carry numbers made of the object and its version: what is read again after a restart is the same event.
 
 mod answer;

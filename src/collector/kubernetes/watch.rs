@@ -26,8 +26,21 @@ const RECOVERED: Duration = Duration::from_secs(5);
 /// Objects of one list at most.
 const LIST_OBJECTS_MAX: u64 = 1_000_000;
 
+/// Bytes without an object after which an answer counts as one that never ends. Servers send at most 3 MiB at once.
+const IDLE_BYTES_MAX: usize = 64 << 20;
+
+/// What a page counts for beside its bytes, so that pages without objects come to an end, too.
+const PAGE_BYTES: usize = 64 << 10;
+
 /// How often leases are looked at.
 const LEASE_PERIOD: Duration = Duration::from_secs(5);
+
+/// A list went on after so many objects.
+fn endless(objects: u64) -> Failure {
+    Failure::Garbled(format!(
+        "the list does not end: {objects} objects so far, {LIST_OBJECTS_MAX} are the most, {IDLE_BYTES_MAX} bytes without one"
+    ))
+}
 
 /// A watch and what it knows.
 #[derive(Debug)]
@@ -126,20 +139,21 @@ impl Watch<'_, '_> {
             stream.selection.clone()
         };
         let mut next = None;
-        let mut objects = 0;
+        let (mut objects, mut idle) = (0, 0);
         let version = loop {
             let mut answer = selection.list(connected, next.take()).await?;
             let mut items = Items::default();
+            idle += PAGE_BYTES;
             while let Some(part) = answer.part().await? {
+                idle += part.len();
                 items.push(part);
                 while let Some(item) = items.next() {
                     objects += 1;
+                    idle = 0;
                     self.take_item(&item).await;
                 }
-                if objects > LIST_OBJECTS_MAX {
-                    return Err(Failure::Garbled(format!(
-                        "the list has more than {LIST_OBJECTS_MAX} objects"
-                    )));
+                if objects > LIST_OBJECTS_MAX || idle > IDLE_BYTES_MAX {
+                    return Err(endless(objects));
                 }
             }
             let meta = items.finish().ok_or_else(|| Failure::Torn("the list is not complete".into()))?;
@@ -186,7 +200,7 @@ impl Watch<'_, '_> {
 
     /// Reads changes until the answer ends.
     async fn follow(&self, mut answer: Answer) -> Result<(), Failure> {
-        let mut lines = Lines::default();
+        let (mut lines, mut idle) = (Lines::default(), 0);
         let has_leases = self.stream.borrow().selection.resource.role == Role::Lease;
         self.stream.borrow_mut().tracker.renew_leases(now_unix_s());
         let mut leases = tokio::time::interval(LEASE_PERIOD);
@@ -201,8 +215,13 @@ impl Watch<'_, '_> {
                 }
             };
             let Some(part) = part else { return Ok(()) };
+            idle += part.len();
+            if idle > IDLE_BYTES_MAX {
+                return Err(Failure::Garbled(format!("a line does not end within {IDLE_BYTES_MAX} bytes")));
+            }
             lines.push(part);
             while let Some(line) = lines.next() {
+                idle = 0;
                 match line {
                     Frame::Whole(b"") => {}
                     Frame::Whole(line) => self.take_line(line).await?,
@@ -277,6 +296,7 @@ impl Watch<'_, '_> {
         };
         let mut stream = self.stream.borrow_mut();
         let mut memory = self.hub.memory.borrow_mut();
+        let refused = memory.refused;
         let mut scene = Scene {
             node: &self.hub.node,
             everything: self.hub.everything.get(),
@@ -285,7 +305,11 @@ impl Watch<'_, '_> {
             memory: &mut memory,
             pods: &pods,
         };
-        look(&mut stream.tracker, &mut scene)
+        let result = look(&mut stream.tracker, &mut scene);
+        if memory.refused > refused {
+            self.hub.refused();
+        }
+        result
     }
 }
 

@@ -3,7 +3,7 @@
 //! Each fault counts how often it fired: a test that does not ask for that count proves nothing.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,6 +21,8 @@ pub(super) enum Fault {
     ErrorInside(u16),
     /// A list breaks off after so many bytes.
     TornList(usize),
+    /// A list does not end.
+    EndlessList(Endless),
     /// The next change is sent by half, then the connection is closed.
     TornLine,
     /// The next change is sent in pieces, with a pause between them.
@@ -29,6 +31,17 @@ pub(super) enum Fault {
     Repeated,
     /// This line is sent before the next change.
     Line(Arc<[u8]>),
+}
+
+/// How a list does not end.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Endless {
+    /// One object after the other.
+    Objects,
+    /// An object that does not end.
+    Object,
+    /// Pages without objects, each with another behind it.
+    Pages,
 }
 
 #[derive(Debug, Clone)]
@@ -88,6 +101,7 @@ impl Fault {
             Self::Status(..) => "status",
             Self::ErrorInside(_) => "error inside",
             Self::TornList(_) => "torn list",
+            Self::EndlessList(_) => "endless list",
             Self::TornLine => "torn line",
             Self::SlowLine => "slow line",
             Self::Repeated => "repeated",
@@ -107,6 +121,47 @@ impl Shared {
 }
 
 impl State {
+    /// Stores an object under its uid, with the next version.
+    fn put(&mut self, plural: &str, mut object: Value) -> (u64, Value) {
+        self.version += 1;
+        let version = self.version;
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
+        let uid = object["metadata"]["uid"].as_str().unwrap().to_owned();
+        let resource = self.resources.entry(plural.to_owned()).or_default();
+        let before = resource.objects.insert(uid, object.clone());
+        let kind = if before.is_some() { "MODIFIED" } else { "ADDED" };
+        resource.changes.push_back(Change { version, kind, object: object.clone() });
+        (version, object)
+    }
+
+    fn lease(&self, name: &str) -> Option<&Value> {
+        let mut leases = self.resources.get("leases")?.objects.values();
+        leases.find(|lease| lease["metadata"]["name"] == name)
+    }
+
+    /// Answers a request for one Lease: who writes must know the version that is there.
+    fn write_lease(&mut self, method: &str, path: &str, mut lease: Value) -> (u16, Value) {
+        let name = match method {
+            "POST" => lease["metadata"]["name"].as_str().unwrap_or("").to_owned(),
+            _ => path.rsplit('/').next().unwrap_or("").to_owned(),
+        };
+        let there = self.lease(&name).cloned();
+        match (method, there) {
+            ("GET", Some(there)) => (200, there),
+            ("PUT", Some(there))
+                if there["metadata"]["resourceVersion"] == lease["metadata"]["resourceVersion"] =>
+            {
+                (200, self.put("leases", lease).1)
+            }
+            ("POST", None) => {
+                lease["metadata"]["uid"] = json!(format!("lease-{name}"));
+                (201, self.put("leases", lease).1)
+            }
+            (_, None) => (404, refusal(404, "NotFound")),
+            _ => (409, refusal(409, "Conflict")),
+        }
+    }
+
     /// Takes the next fault of a resource, if it is of the wanted sort, and counts it.
     fn fault(&mut self, plural: &str, wanted: impl Fn(&Fault) -> bool) -> Option<Fault> {
         let faults = &mut self.resources.get_mut(plural)?.faults;
@@ -168,19 +223,23 @@ impl Fake {
         self.cut();
     }
 
+    /// Accepts every token again.
+    pub(super) fn accept_all(&self) {
+        self.shared.lock().token = None;
+    }
+
     /// Makes or changes an object; returns its version.
-    pub(super) fn put(&self, plural: &str, mut object: Value) -> u64 {
-        let mut state = self.shared.lock();
-        state.version += 1;
-        let version = state.version;
-        object["metadata"]["resourceVersion"] = json!(version.to_string());
-        let uid = object["metadata"]["uid"].as_str().unwrap().to_owned();
-        let resource = state.resources.entry(plural.to_owned()).or_default();
-        let before = resource.objects.insert(uid, object.clone());
-        let kind = if before.is_some() { "MODIFIED" } else { "ADDED" };
-        resource.changes.push_back(Change { version, kind, object });
+    pub(super) fn put(&self, plural: &str, object: Value) -> u64 {
+        let version = self.shared.lock().put(plural, object).0;
         self.shared.changed.notify_all();
         version
+    }
+
+    /// Who holds the Lease of this name.
+    pub(super) fn holder(&self, name: &str) -> String {
+        let state = self.shared.lock();
+        let lease = state.lease(name).map(|lease| lease["spec"]["holderIdentity"].clone());
+        lease.and_then(|holder| holder.as_str().map(str::to_owned)).unwrap_or_default()
     }
 
     /// Deletes an object.
@@ -254,10 +313,12 @@ pub(super) fn write_kubeconfig(folder: &Path, server: &str, user: &str, cluster:
 }
 
 struct Head {
+    method: String,
     path: String,
     query: BTreeMap<String, String>,
     authorization: String,
     accept: String,
+    length: usize,
 }
 
 fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Head>> {
@@ -271,7 +332,14 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Head>> {
         |text: &str| text.replace("%3D", "=").replace("%21", "!").replace("%2F", "/").replace('+', " ");
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let query = pairs.map(|(name, value)| (name.to_owned(), decode(value))).collect();
-    let mut head = Head { path: path.to_owned(), query, authorization: String::new(), accept: String::new() };
+    let mut head = Head {
+        method: line.split(' ').next().unwrap_or("").to_owned(),
+        path: path.to_owned(),
+        query,
+        authorization: String::new(),
+        accept: String::new(),
+        length: 0,
+    };
     loop {
         let mut line = String::new();
         reader.read_line(&mut line)?;
@@ -283,6 +351,7 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Head>> {
         match name.to_ascii_lowercase().as_str() {
             "authorization" => value.clone_into(&mut head.authorization),
             "accept" => value.clone_into(&mut head.accept),
+            "content-length" => head.length = value.parse().unwrap_or(0),
             _ => {}
         }
     }
@@ -320,10 +389,17 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
             let refused = token.is_some_and(|token| token != head.authorization);
             (refused, state.fault(&plural, |fault| matches!(fault, Fault::Status(..))))
         };
+        let mut body = vec![0; head.length];
+        reader.read_exact(&mut body)?;
         if refused {
             status(&mut writer, 401, "Unauthorized")?;
         } else if let Some(Fault::Status(code, message)) = fault {
             status(&mut writer, code, message)?;
+        } else if head.method != "GET" || head.path.contains("/leases/") {
+            let body = serde_json::from_slice(&body).unwrap_or_default();
+            let (code, answer) = shared.lock().write_lease(&head.method, &head.path, body);
+            shared.changed.notify_all();
+            answer_with(&mut writer, code, &answer)?;
         } else if is_watch {
             return watch(&mut writer, shared, &plural, &head, &Connection { stream, generation });
         } else {
@@ -334,7 +410,15 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
 }
 
 fn status(writer: &mut impl Write, code: u16, message: &str) -> io::Result<()> {
-    let body = json!({"kind": "Status", "code": code, "message": message}).to_string();
+    answer_with(writer, code, &json!({"kind": "Status", "code": code, "message": message}))
+}
+
+fn refusal(code: u16, reason: &str) -> Value {
+    json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason})
+}
+
+fn answer_with(writer: &mut impl Write, code: u16, body: &Value) -> io::Result<()> {
+    let body = body.to_string();
     write!(writer, "HTTP/1.1 {code} X\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
@@ -350,6 +434,10 @@ fn list(writer: &mut impl Write, shared: &Shared, plural: &str, head: &Head) -> 
     let selector = head.query.get("fieldSelector").cloned().unwrap_or_default();
     let limit: usize = head.query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(usize::MAX);
     let from: usize = head.query.get("continue").and_then(|next| next.parse().ok()).unwrap_or(0);
+    let endless = shared.lock().fault(plural, |fault| matches!(fault, Fault::EndlessList(_)));
+    if let Some(Fault::EndlessList(endless)) = endless {
+        return list_for_ever(writer, endless);
+    }
     let (version, page, more, fault) = {
         let mut state = shared.lock();
         let fault = state.fault(plural, |fault| matches!(fault, Fault::TornList(_)));
@@ -374,6 +462,36 @@ fn list(writer: &mut impl Write, shared: &Shared, plural: &str, head: &Head) -> 
     }
     chunk(writer, body.as_bytes())?;
     writer.write_all(b"0\r\n\r\n")
+}
+
+/// Until the other side hangs up; a page without objects each time that one is asked for.
+fn list_for_ever(writer: &mut impl Write, endless: Endless) -> io::Result<()> {
+    writer.write_all(CHUNKED)?;
+    match endless {
+        Endless::Pages => {
+            chunk(writer, br#"{"metadata":{"resourceVersion":"1","continue":"more"},"items":[]}"#)?;
+            return writer.write_all(b"0\r\n\r\n");
+        }
+        Endless::Object => chunk(writer, br#"{"metadata":{},"items":[{"metadata":{"name":""#)?,
+        Endless::Objects => chunk(writer, br#"{"metadata":{},"items":[{}"#)?,
+    }
+    for number in 0_u64.. {
+        let text = match endless {
+            Endless::Object => "x".repeat(1 << 16),
+            _ => (number * 100..(number + 1) * 100).map(endless_pod).collect(),
+        };
+        chunk(writer, text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// More pods than anyone remembers, then the first of them again and again.
+fn endless_pod(number: u64) -> String {
+    let number = if number < 40_000 { number } else { 0 };
+    format!(
+        r#",{{"metadata":{{"name":"web-{number}","namespace":"shop","uid":"{number:08x}-d9cb-469f-a165-70867728950e",
+        "resourceVersion":"7"}},"spec":{{"nodeName":"here"}},"status":{{"phase":"Running"}}}}"#
+    )
 }
 
 /// A connection, as long as both sides want it.

@@ -10,7 +10,7 @@ use tapio::health::State;
 
 use super::agent::{Agent, numbers, settings, warnings};
 use super::fake::{Fake, Fault, write_kubeconfig};
-use super::place::{ends, has_end, killed, pod, running};
+use super::place::{ends, has_end, killed, pod, running, today};
 
 fn watched(fake: &Fake) -> Agent {
     let agent = Agent::start(settings(&fake.kubeconfig(), &fake.state_dir()));
@@ -252,9 +252,10 @@ fn a_hundred_thousand_events_are_taken() {
         lines.push_str(&format!(
             "{{\"type\":\"ADDED\",\"object\":{{\"metadata\":{{\"uid\":\"e{}\",\"resourceVersion\":\"{}\"}},\
              \"involvedObject\":{{\"kind\":\"Pod\",\"uid\":\"uid-web\",\"name\":\"web\"}},\"reason\":\"Unhealthy\",\
-             \"message\":\"Readiness probe failed\",\"count\":{number},\"lastTimestamp\":\"2026-11-24T18:00:00Z\"}}}}\n",
+             \"message\":\"Readiness probe failed\",\"count\":{number},\"lastTimestamp\":\"{}\"}}}}\n",
             number % 1000,
             version + number,
+            today(),
         ));
     }
     fake.fault("events", Fault::Line(Arc::from(lines.into_bytes())));

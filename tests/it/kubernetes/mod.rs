@@ -4,6 +4,8 @@
 mod agent;
 /// Real containers on a real node.
 mod cluster;
+/// Two agents and one Lease.
+mod elect;
 /// An API server that tears, stalls and lies.
 mod fake;
 /// Faults that a real API server does not produce on demand.

@@ -1,5 +1,8 @@
 //! Ordinary life at the fake API server, and the place in time over gaps and restarts of the agent.
 
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
 use serde_json::{Value, json};
 use tapio::config::{ClusterScope, Settings};
 use tapio::event::{Kind, fields};
@@ -22,13 +25,19 @@ pub(super) fn pod(name: &str, restarts: u64, state: &Value, last: &Value) -> Val
     })
 }
 
+/// A point in time of this run of the tests, as the API writes it: detectors are not shown what was before the boot.
+pub(super) fn today() -> &'static str {
+    static TODAY: OnceLock<String> = OnceLock::new();
+    TODAY.get_or_init(|| humantime::format_rfc3339_seconds(SystemTime::now()).to_string())
+}
+
 pub(super) fn running() -> Value {
-    json!({"running": {"startedAt": "2026-11-24T18:00:00Z"}})
+    json!({"running": {"startedAt": today()}})
 }
 
 pub(super) fn killed(name: &str, run: u64) -> Value {
-    json!({"terminated": {"exitCode": 137, "reason": "OOMKilled", "startedAt": "2026-11-24T18:00:00Z",
-        "finishedAt": "2026-11-24T18:00:05Z", "containerID": format!("containerd://{name}-{run}")}})
+    json!({"terminated": {"exitCode": 137, "reason": "OOMKilled", "startedAt": today(),
+        "finishedAt": today(), "containerID": format!("containerd://{name}-{run}")}})
 }
 
 /// The ends of runs, by container id, in order.

@@ -12,6 +12,7 @@ use tapio::health::State;
 
 use super::agent::{Agent, Seen, numbers, settings};
 use super::fake::write_kubeconfig;
+use super::place::today;
 use crate::skipped;
 
 const RIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rigs/kube");
@@ -176,13 +177,13 @@ fn container(restarts: u64, ready: bool, state: &Value, last: &Value) -> Value {
 }
 
 fn oom(run: u64) -> Value {
-    json!({"terminated": {"exitCode": 137, "reason": "OOMKilled", "startedAt": "2026-11-24T18:00:00Z",
-        "finishedAt": "2026-11-24T18:00:05Z", "containerID": format!("containerd://{run}")}})
+    json!({"terminated": {"exitCode": 137, "reason": "OOMKilled", "startedAt": today(),
+        "finishedAt": today(), "containerID": format!("containerd://{run}")}})
 }
 
 /// The statuses that a pod goes through, and what each has to be seen as: a word of the event that it makes.
 fn life() -> Vec<(Value, &'static str)> {
-    let running = json!({"running": {"startedAt": "2026-11-24T18:00:00Z"}});
+    let running = json!({"running": {"startedAt": today()}});
     let waiting = |reason: &str| json!({"waiting": {"reason": reason}});
     let none = json!({});
     let pod = |phase: &str, ready: bool, containers: Value| {
