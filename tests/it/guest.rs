@@ -213,7 +213,9 @@ fn units_end_as_they_were_made_to() {
     let outcomes: Vec<Line> =
         ["oom-kill", "pressure-kill", "segfault"].iter().flat_map(|name| findings.outcomes(name)).collect();
     let results: Vec<_> = outcomes.iter().map(|outcome| outcome.field("result")).collect();
-    assert_eq!(results, ["oom-kill", "oom-kill", "core-dump"]);
+    // systemd may hear of the end of the process before it hears of the limit.
+    assert!(["oom-kill", "signal"].contains(&results[0]), "{results:?}");
+    assert_eq!(results[1..], ["oom-kill", "core-dump"]);
     Changes::new(findings.events("unit_state")).assert_ends(&outcomes);
     // Of four starts within the limit, each ended by the kernel.
     assert!(findings.events("oom_victim").len() >= 3, "{}", findings.log());
