@@ -53,7 +53,7 @@ pub enum Latency {
 }
 
 /// A file of `--certificates`, written as `[UNIT:]FILE`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Certificate {
     /// The file, from the root.
     pub path: PathBuf,

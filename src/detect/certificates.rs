@@ -15,13 +15,13 @@ pub const SOON_S: u64 = 30 * 86_400;
 /// An end is told again after this time.
 const AGAIN_NS: u64 = 600_000_000_000;
 
-/// Files remembered, at most.
+/// Files remembered, at most; each with a unit that uses it.
 const FILES_MAX: usize = 256;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Certificates {
-    told: Throttle<String>,
+    told: Throttle<(String, String)>,
 }
 
 impl Default for Certificates {
@@ -34,10 +34,11 @@ impl Detector for Certificates {
     fn event(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>) {
         let (expires, now) = (seen.number("expires_unix_s"), seen.number("now_unix_s"));
         let file = seen.field(fields::FILE).into_owned();
-        if expires > now.saturating_add(SOON_S) || self.told.pass(file.clone(), seen.time_ns()).is_none() {
+        let unit = seen.field(fields::UNIT).into_owned();
+        let who = (file.clone(), unit.clone());
+        if expires > now.saturating_add(SOON_S) || self.told.pass(who, seen.time_ns()).is_none() {
             return;
         }
-        let unit = seen.field(fields::UNIT);
         if expires > now {
             let subject = Subject::new("certificate", &*file);
             let fact = seen.fact_about(FactKind::ResourceTrend, subject).key(KeyKind::Unit, &*unit);

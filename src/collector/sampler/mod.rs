@@ -88,7 +88,6 @@ impl Worker for Sampler {
 
 impl Sampler {
     fn sample(&mut self, now: u64, fast: bool) {
-        let settings = self.context.live.load_full();
         let port = &mut self.context.port;
         let mut send = |event: &mut EventBuilder| {
             if port.send(event, Lane::Bulk).is_err() {
@@ -101,6 +100,7 @@ impl Sampler {
             self.round.fast(now, &mut self.builder, &mut send);
         } else {
             self.round.whole(now, &mut self.builder, &mut send);
+            let settings = self.context.live.load();
             self.round.certificates(now, &settings.certificates, &mut self.builder, &mut send);
         }
         self.context.port.publish();

@@ -46,8 +46,8 @@ pub(super) struct Round {
     host: Host,
     host_sent: Option<(u64, [u64; host::SLOTS])>,
     spaces: BTreeMap<(u64, PathBuf), (u64, Space)>,
-    /// By file: when it was sent, or could not be read.
-    certificates: BTreeMap<PathBuf, u64>,
+    /// When each was sent, or could not be read.
+    certificates: BTreeMap<Certificate, u64>,
     descriptors: Descriptors,
     buffer: Vec<u8>,
 }
@@ -221,13 +221,14 @@ impl Round {
         event: &mut EventBuilder,
         send: &mut Send<'_>,
     ) {
-        self.certificates.retain(|path, _| wanted.iter().any(|one| one.path == *path));
-        for Certificate { path, unit } in wanted {
-            let known = self.certificates.get(path).copied();
+        self.certificates.retain(|known, _| wanted.contains(known));
+        for certificate in wanted {
+            let known = self.certificates.get(certificate).copied();
             if known.is_some_and(|at| !is_due(at, now)) {
                 continue;
             }
-            self.certificates.insert(path.clone(), now);
+            self.certificates.insert(certificate.clone(), now);
+            let Certificate { path, unit } = certificate;
             match certificates::not_after(path) {
                 Ok(end) => {
                     event.start(Source::Sampler, Kind::CertificateEnd, now);

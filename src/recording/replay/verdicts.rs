@@ -344,7 +344,6 @@ fn apart(one: &str, other: &str) -> String {
 /// Scenario: the facts of every story in many other orders, repeated, with pauses, and with Kubernetes half a minute late.
 /// Guarantees: the same bytes at the end.
 #[test]
-#[ignore = "not so yet: of repeated facts the order of arrival chooses which one follows which (04-node-oom in order 2)"]
 fn no_arrival_of_facts_changes_a_verdict() {
     let rules = shipped();
     let mut told = 0;

@@ -100,7 +100,10 @@ fn live_every_entry_is_one_event() {
     let missing = 2000 - i64::try_from(rotated.len()).unwrap();
     assert!(removed(&gaps).is_none_or(|told| told >= missing), "{missing} are missing: {gaps:?}");
     assert!(rotated.values().all(|&count| count == 1), "{rotated:?}");
-    measured(NAME, &format!("7,000 entries and {}: {missing} were removed unread, gaps {gaps:?}", kept.len()));
+    measured(
+        NAME,
+        &format!("7,000 entries and {}: {missing} were removed unread, gaps {gaps:?}", kept.len()),
+    );
 }
 
 /// Scenario: the agent is killed again and again while entries are written and files are rotated, and each time

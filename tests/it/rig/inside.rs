@@ -41,7 +41,8 @@ impl<'rig> Agent<'rig> {
     /// Starts only the agent, with the same state as before.
     pub(super) fn start_again(&self, flags: &[&str]) {
         let server = format!("--server={}", self.server.grpc);
-        let (unit, hidden) = (format!("--unit={UNIT}"), format!("--property=InaccessiblePaths={}", self.hidden));
+        let (unit, hidden) =
+            (format!("--unit={UNIT}"), format!("--property=InaccessiblePaths={}", self.hidden));
         let mut command = vec!["systemd-run", "--quiet", "--collect", &unit, &hidden];
         command.extend(["--property=NetworkNamespacePath=/run/host-network", "--property=LimitNOFILE=4096"]);
         command.extend(["/usr/local/bin/tapio-collector", SOCKET, "--state-dir=/var/lib/tapio", &server]);
