@@ -1,5 +1,7 @@
 //! The one time axis: `CLOCK_BOOTTIME` nanoseconds, and how it maps to the wall clock.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use rustix::time::{ClockId, clock_gettime};
 
 /// Nanoseconds of a clock; 0 for a clock that reads before its epoch.
@@ -29,10 +31,33 @@ pub fn unix_ns() -> u64 {
     read_ns(ClockId::Realtime)
 }
 
-/// Unix nanoseconds at boot: add it to a boot time to get the wall clock. It moves when the wall clock is set.
+/// Less is no step of the wall clock, but how long it took to read both clocks.
+const STEP_NS: u64 = 10_000_000;
+
+/// What [`boot_unix_ns`] said last.
+static BOOT_UNIX_NS: AtomicU64 = AtomicU64::new(0);
+
+/// Unix nanoseconds at boot: add it to a boot time to get the wall clock. The same for everybody who asks, until the wall
+/// clock is set: what is told again has the same times.
 #[must_use]
 pub fn boot_unix_ns() -> u64 {
-    unix_ns().saturating_sub(boot_ns())
+    let now = unix_ns().saturating_sub(boot_ns());
+    let known = BOOT_UNIX_NS.load(Ordering::Relaxed);
+    if known.abs_diff(now) < STEP_NS {
+        return known;
+    }
+    // Of some readings the one between which this thread was not interrupted.
+    let reading = || {
+        let before = boot_ns();
+        let unix = unix_ns();
+        (boot_ns().saturating_sub(before), unix.saturating_sub(before))
+    };
+    let (_, steady) = std::iter::repeat_with(reading).take(4).min().unwrap_or((0, now));
+    if known.abs_diff(steady) >= STEP_NS {
+        BOOT_UNIX_NS.store(steady, Ordering::Relaxed);
+        return steady;
+    }
+    known
 }
 
 /// Nanoseconds since boot without time asleep: the clock of journald and of systemd.

@@ -15,6 +15,7 @@ use crate::entity;
 use crate::explain::{RuleError, RuleSet};
 use crate::ledger::Ledger;
 use crate::proto::SemanticGroup;
+use crate::recording::Cutter;
 
 /// Files of rules at most.
 const RULE_FILES_MAX: usize = 1000;
@@ -106,12 +107,16 @@ impl Explaining {
         Box::new(move || watches.as_ref().map(|watches| watches.for_shard()))
     }
 
-    /// Makes the thread's worker; once.
-    pub(super) fn worker(&mut self, ledger: &Arc<Ledger>) -> Option<MakeExplain<'static>> {
+    /// Makes the thread's worker; once. Incidents are cut out by `cutter`.
+    pub(super) fn worker(
+        &mut self,
+        ledger: &Arc<Ledger>,
+        cutter: Option<Cutter>,
+    ) -> Option<MakeExplain<'static>> {
         let parts = self.0.take()?;
         let ledger = Arc::clone(ledger);
         Some(Box::new(move |server| {
-            let outputs = Outputs::new(parts.incidents, server, parts.file, parts.otlp);
+            let outputs = Outputs::new(parts.incidents, server, parts.file, parts.otlp, cutter);
             Box::new(parts.watches.worker(&parts.host, parts.rules, ledger, outputs))
         }))
     }

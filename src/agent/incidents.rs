@@ -131,6 +131,7 @@ impl Watches {
             settle_due_ns: 0,
             tick_due_ns: 0,
             ticked_ns: clock::boot_ns(),
+            said_full: false,
         }
     }
 }
@@ -228,6 +229,8 @@ pub(super) struct Explainer {
     settle_due_ns: u64,
     tick_due_ns: u64,
     ticked_ns: u64,
+    /// That there are too many incidents has been said.
+    said_full: bool,
 }
 
 impl Worker for Explainer {
@@ -308,7 +311,11 @@ impl Explainer {
         self.engine.take_facts();
         self.note_losses(now_ns);
         self.settle(now_ns);
-        self.outputs.note(self.stats());
+        let stats = self.stats();
+        if stats.explain.refused > 0 && !std::mem::replace(&mut self.said_full, true) {
+            tracing::warn!("{}", too_many(&stats.explain));
+        }
+        self.outputs.note(stats);
     }
 
     /// What was lost since the last look is a gap in the evidence.
@@ -361,6 +368,15 @@ impl Explainer {
     }
 }
 
+/// What to say when more fails at once than can be told apart.
+fn too_many(stats: &ExplainStats) -> String {
+    format!(
+        "{} incidents are open, as many as are kept: further ones are counted ({} so far) and told once others are over; \
+         look for what they have in common: tapio-collector incidents",
+        stats.open, stats.refused
+    )
+}
+
 /// What `status` shows of this thread.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -370,4 +386,21 @@ pub struct Stats {
     pub detectors_evicted: u64,
     /// Events that found the queue full.
     pub missed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explain::tests::{failures, shipped, show};
+
+    /// Scenario: 10^5 units fail within a second.
+    /// Guarantees: one message says how many are open and how many were not told.
+    #[test]
+    fn too_many_failures_are_one_message() {
+        let mut engine = Explain::new([1; 16], shipped(), Bounds::default());
+        failures(&mut engine, 100_000);
+        let said = too_many(&engine.stats());
+        assert!(said.starts_with("1024 incidents are open") && !said.contains("(0 so far)"), "{said}");
+        show(&format!("\n10^5 failures in a second: {said}\n"));
+    }
 }

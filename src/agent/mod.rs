@@ -32,8 +32,8 @@ pub use outputs::{Counts as OutputCounts, Incidents, OutputError};
 
 pub use explaining::{RulesError, rules};
 
-use crate::recording::Recorder;
 use crate::recording::writer::Plan;
+use crate::recording::{Recorder, RecorderReport};
 use explaining::Explaining;
 use tokio::sync::mpsc;
 
@@ -82,6 +82,7 @@ pub struct Agent {
     counters: Counters,
     errno: Option<ErrnoWatch>,
     incidents: Arc<Incidents>,
+    recorder: Option<Arc<RecorderReport>>,
 }
 
 /// What the kernel counts; cheap to clone.
@@ -184,6 +185,7 @@ impl Agent {
             Box::new(move |reports: &Reports| ledger_report(&counters, &shared, reports))
         };
         let recorder = recorder(&shared.live.load(), host)?;
+        let recorder_report = recorder.as_ref().map(|recorder| Arc::clone(recorder.report()));
         let mut unavailable = Vec::new();
         let has_rings = rings.is_some();
         // Each CPU that is online has its ring, whatever CPUs this process may use.
@@ -199,7 +201,7 @@ impl Agent {
                     EntityTable::new(boot_id, entity::CAPACITY, Box::new(LiveLookup::open()))
                 }),
                 inspect: explaining.inspect(),
-                explain: explaining.worker(&shared.ledger),
+                explain: explaining.worker(&shared.ledger, recorder.as_ref().and_then(Recorder::cutter)),
                 recorder,
                 ledger_report,
             },
@@ -212,13 +214,19 @@ impl Agent {
             return Err(error);
         }
         let errno = watch_errno(&shared, &counters, cpus_online)?;
-        Ok(Self { shared, engine, counters, errno, incidents })
+        Ok(Self { shared, engine, counters, errno, incidents, recorder: recorder_report })
     }
 
     /// The incidents that it has made.
     #[must_use]
     pub fn incidents(&self) -> &Arc<Incidents> {
         &self.incidents
+    }
+
+    /// What became of recordings, if anything is recorded.
+    #[must_use]
+    pub fn recorder(&self) -> Option<&Arc<RecorderReport>> {
+        self.recorder.as_ref()
     }
 
     /// The parts that status and metrics read.

@@ -8,6 +8,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::UNIX_EPOCH;
 
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -19,6 +20,7 @@ use crate::engine::Lane;
 use crate::engine::shard::Output;
 use crate::explain::{Incident, RuleSet, State};
 use crate::proto::{EventBatch, SemanticGroup};
+use crate::recording::Cutter;
 
 /// Incidents that are remembered for the socket: closed ones make room first.
 const KEPT_MAX: usize = 1000;
@@ -104,6 +106,13 @@ impl Incidents {
     }
 }
 
+/// A time of an incident on the axis of the boot.
+fn boot_ns(time: &str) -> u64 {
+    let since = humantime::parse_rfc3339(time).ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let unix_ns = since.and_then(|since| u64::try_from(since.as_nanos()).ok()).unwrap_or(0);
+    unix_ns.saturating_sub(clock::boot_unix_ns())
+}
+
 /// Why `--output` cannot be used. Stop the start: it was asked for.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write incidents to {path}: {source}; choose an --output where this user may write")]
@@ -118,6 +127,7 @@ pub(super) struct Outputs {
     file: Option<Box<dyn Write + Send>>,
     server: Output,
     otlp: Option<mpsc::Sender<SemanticGroup>>,
+    cutter: Option<Cutter>,
     counts: Counts,
 }
 
@@ -141,20 +151,28 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn Write + Send>, OutputError> {
 }
 
 impl Outputs {
-    /// The ways out: memory and the server always, a file and an OTLP receiver where they are given.
+    /// The ways out: memory and the server always, a file and an OTLP receiver where they are given. What `cutter` cuts
+    /// out is named in the incident.
     #[must_use]
     pub(super) fn new(
         incidents: Arc<Incidents>,
         server: Output,
         file: Option<Box<dyn Write + Send>>,
         otlp: Option<mpsc::Sender<SemanticGroup>>,
+        cutter: Option<Cutter>,
     ) -> Self {
-        Self { incidents, file, server, otlp, counts: Counts::default() }
+        Self { incidents, file, server, otlp, cutter, counts: Counts::default() }
     }
 
     /// Sends a revision everywhere.
-    pub(super) fn publish(&mut self, incident: Incident) {
+    pub(super) fn publish(&mut self, mut incident: Incident) {
         self.counts.revisions += 1;
+        if let Some(cutter) = self.cutter.as_ref().filter(|_| incident.state != State::Forecast) {
+            incident.recording = Some(cutter.path(&incident.id).display().to_string());
+            if incident.state == State::Open {
+                cutter.cut(&incident.id, boot_ns(&incident.started_at));
+            }
+        }
         let group = SemanticGroup::from(&incident);
         self.write(&group.json);
         if let Some(otlp) = &self.otlp

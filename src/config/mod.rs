@@ -52,6 +52,22 @@ pub enum Latency {
     Low,
 }
 
+/// A file of `--certificates`, written as `[UNIT:]FILE`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Certificate {
+    /// The file, from the root.
+    pub path: PathBuf,
+    /// The unit that uses it; empty where nobody said.
+    pub unit: String,
+}
+
+impl std::fmt::Display for Certificate {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let colon = if self.unit.is_empty() { "" } else { ":" };
+        write!(formatter, "{}{colon}{}", self.unit, self.path.display())
+    }
+}
+
 /// How much of a Kubernetes cluster an agent watches (`--k8s-scope`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClusterScope {
@@ -104,6 +120,8 @@ pub struct Settings {
     pub k8s_scope: ClusterScope,
     /// How often usage is read; 1 s to 5 min. What is near a limit is looked at every second.
     pub sampler_interval: Duration,
+    /// Files of certificates whose end is foretold.
+    pub certificates: Vec<Certificate>,
     /// All BPF ring memory together, bytes; 64 KiB to 4 GiB.
     pub ring_bytes: u64,
     /// Batches kept for resending until they are acked, bytes; 1 MiB to 1 GiB.
@@ -244,6 +262,7 @@ impl Default for Settings {
             node_name: String::new(),
             k8s_scope: ClusterScope::Elect,
             sampler_interval: Duration::from_secs(10),
+            certificates: Vec::new(),
             ring_bytes: 16 << 20,
             window_bytes: 16 << 20,
             record: None,

@@ -356,6 +356,14 @@ pub const OPTIONS: &[Opt] = &[
     )
     .live(),
     opt(
+        "certificates",
+        Form::List("[UNIT:]FILE,..."),
+        "certificates, PEM, whose end is foretold 30, 7 and 1 days ahead, each with the unit that uses it",
+        |s, v| put(&mut s.certificates, values::list(v, values::certificate)),
+        |s| s.certificates.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+    )
+    .live(),
+    opt(
         "ring-bytes",
         Form::Size,
         "memory of all kernel rings together",

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Since;
+use super::{Certificate, Since};
 
 /// Elements that a list may have.
 const LIST_MAX: usize = 1024;
@@ -184,6 +184,18 @@ pub(super) fn path(text: &str) -> Read<PathBuf> {
 /// A path, or an empty text for none.
 pub(super) fn path_or_none(text: &str) -> Read<Option<PathBuf>> {
     if text.is_empty() { Ok(None) } else { path(text).map(Some) }
+}
+
+/// `FILE` or `UNIT:FILE`, where the file is given from the root.
+pub(super) fn certificate(text: &str) -> Read<Certificate> {
+    let (unit, file) = match text.find(":/") {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => ("", text),
+    };
+    if !file.starts_with('/') {
+        return Err("must be [UNIT:]FILE, the file from the root on".into());
+    }
+    Ok(Certificate { path: path(file)?, unit: unit.to_owned() })
 }
 
 /// What can be the name of a file.

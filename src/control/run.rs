@@ -213,7 +213,10 @@ impl Life<'_> {
         };
         // Their files may have changed although the settings did not.
         match rules(new.rules.as_slice()) {
-            Ok(rules) => self.vitals.set_rules(rules),
+            Ok(rules) => {
+                tracing::info!("SIGHUP: {} rules are in force", rules.rules.len());
+                self.vitals.set_rules(rules);
+            }
             Err(error) => tracing::error!("SIGHUP: {error}; the rules stay as they were"),
         }
         if changes.is_empty() {

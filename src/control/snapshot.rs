@@ -62,6 +62,8 @@ pub struct Snapshot {
     pub memory_bytes: u64,
     /// From events to incidents, and where those went.
     pub explain: Explain,
+    /// The recordings on this host's disk.
+    pub recorder: Recorder,
     /// The agent's own metrics on their way to the OTLP receiver.
     pub otlp: Otlp,
 }
@@ -125,6 +127,24 @@ pub struct Explain {
     pub otlp_refused: u64,
     /// Why the last attempt failed; empty when it did not.
     pub otlp_last_error: String,
+}
+
+/// The recordings on this host's disk: those of `--record` and of the flight recorder.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Recorder {
+    /// Batches written.
+    pub written: u64,
+    /// Batches that the flight recorder left out since there were too many in a second.
+    pub passed_over: u64,
+    /// Batches left out since the disk was too slow.
+    pub dropped: u64,
+    /// Recordings that ended because their disk failed.
+    pub failed: u64,
+    /// Incidents cut out into files of their own; again and again as they grew.
+    pub cuts: u64,
+    /// Incidents that were not, since too many were to be at once.
+    pub cuts_refused: u64,
 }
 
 /// The entity tables of all shards.

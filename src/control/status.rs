@@ -180,6 +180,18 @@ fn inside(snapshot: &Snapshot) -> String {
             blind.total_ms
         ));
     }
+    let recorder = &snapshot.recorder;
+    if *recorder != super::snapshot::Recorder::default() {
+        text.push_str(&format!(
+            "Recorder: {} batches written, {} passed over, {} dropped; {} incidents cut out, {} not; {} disks failed\n",
+            recorder.written,
+            recorder.passed_over,
+            recorder.dropped,
+            recorder.cuts,
+            recorder.cuts_refused,
+            recorder.failed
+        ));
+    }
     if snapshot.workers.replaced > 0 {
         text.push_str(&format!(
             "Workers replaced: {}; last {}\n",

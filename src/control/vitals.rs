@@ -14,9 +14,11 @@ use crate::engine::{self, Reports, Shared};
 use crate::explain::{Incident, RuleSet};
 use crate::health::Health;
 use crate::ledger::{self, Bounds, LedgerRow};
+use crate::recording::RecorderReport;
 
 use super::snapshot::{
-    Collector, Egress, Entities, ErrnoBlind, Explain, Latency, Otlp, Rings, Snapshot, Vitals, Workers,
+    Collector, Egress, Entities, ErrnoBlind, Explain, Latency, Otlp, Recorder, Rings, Snapshot, Vitals,
+    Workers,
 };
 
 /// The vitals of an agent. They can be taken after it has stopped, too.
@@ -30,6 +32,7 @@ pub struct AgentVitals {
     otlp: Arc<Mutex<Otlp>>,
     incidents: Arc<Incidents>,
     export: Arc<Mutex<otlp::Report>>,
+    recorder: Option<Arc<RecorderReport>>,
 }
 
 impl AgentVitals {
@@ -46,6 +49,7 @@ impl AgentVitals {
             otlp,
             incidents: Arc::clone(agent.incidents()),
             export,
+            recorder: agent.recorder().cloned(),
         }
     }
 
@@ -102,6 +106,7 @@ impl AgentVitals {
             latency,
             memory_bytes: resident_bytes(),
             explain: self.explain(),
+            recorder: self.recorder.as_deref().map_or_else(Recorder::default, recorder),
             otlp: self.otlp.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
@@ -135,6 +140,18 @@ impl Vitals for AgentVitals {
 
     fn snapshot(&self) -> Snapshot {
         self.take(&bounds(&self.shared.live.load(), &self.reports))
+    }
+}
+
+fn recorder(report: &RecorderReport) -> Recorder {
+    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    Recorder {
+        written: read(&report.written),
+        passed_over: read(&report.passed_over),
+        dropped: read(&report.dropped),
+        failed: read(&report.failed),
+        cuts: read(&report.cuts),
+        cuts_refused: read(&report.cuts_refused),
     }
 }
 

@@ -147,9 +147,8 @@ impl Containers {
             |kind| with_long_reason(seen.with_message(detailed(seen, kind)), &seen.field(fields::MESSAGE));
         match &*reason {
             "Evicted" => out.push(said(FactKind::Evicted)),
-            "Preempting" | "Preempted" | "PreemptionByScheduler" => {
-                out.push(said(FactKind::Preempted));
-            }
+            // Of preemption by the scheduler its Event says the same, and for whom it was.
+            "Preempting" | "Preempted" => out.push(said(FactKind::Preempted)),
             "Unschedulable" => out.push(said(FactKind::Unschedulable)),
             _ => {}
         }

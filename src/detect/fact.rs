@@ -251,6 +251,8 @@ pub enum KeyKind {
     Owner,
     /// Any object of Kubernetes: `Kind/namespace/name`.
     Object,
+    /// A pod that needs room, or for which others had to make it: its uid, or `namespace/name`.
+    Claimant,
     /// A bare process id: it licenses an edge only within a second, since ids are used again.
     Pid,
     /// A W3C trace id.
@@ -291,6 +293,13 @@ pub struct EventId {
     pub producer: u16,
     /// Its number among the producer's.
     pub sequence: u64,
+}
+
+/// As on the wire: `source:producer:sequence`.
+impl fmt::Display for EventId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}:{}", self.source.name(), self.producer, self.sequence)
+    }
 }
 
 /// Keys of a fact at most; further ones are left out, weakest first.

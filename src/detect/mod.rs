@@ -11,6 +11,7 @@
 
 mod app;
 mod bounded;
+pub mod certificates;
 mod containers;
 mod deaths;
 mod details;
@@ -117,6 +118,7 @@ detectors! {
     objects::Objects, [ObjectEvent, ObjectChange, EndpointsReady, NodeCondition],
         "Events, workloads, endpoints and nodes of the API";
     gauges::Gauges, [CgroupUsage, FilesystemUsage, NodeUsage], "trends of limited resources, throttling, refused forks";
+    certificates::Certificates, [CertificateEnd], "certificates that end soon, or did";
     gaps::Gaps, [LogGap, WatchGap, ManagerState], "what sources missed";
 }
 

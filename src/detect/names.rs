@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use super::bounded::Bounded;
-use super::fact::{Fact, KeyKind, Value};
+use super::fact::{Fact, FactKind, KeyKind, Value};
 use super::seen::Seen;
 use crate::entity::{EntityKind, cgroup};
 use crate::event::{Source, fields};
@@ -110,19 +110,45 @@ impl Names {
             fact.subject.name.clone_from(&named.name);
         }
         if let Some(named) = of_container.or(of_pod) {
-            let mut more =
-                std::mem::replace(fact, Fact::new(fact.kind, fact.subject.clone(), fact.source, 0));
-            more = more.key(KeyKind::Pod, &*named.pod).key(KeyKind::PodUid, &*named.pod_uid);
-            more = more.key(KeyKind::Owner, &*named.owner);
-            if !named.revision.is_empty() {
-                more = more.with("revision", &*named.revision);
-            }
-            *fact = more;
+            change(fact, |fact| {
+                let fact = fact.key(KeyKind::Pod, &*named.pod).key(KeyKind::PodUid, &*named.pod_uid);
+                let fact = fact.key(KeyKind::Owner, &*named.owner);
+                if named.revision.is_empty() { fact } else { fact.with("revision", &*named.revision) }
+            });
         }
+        self.claim(fact);
         if let Some(role) = role_of(fact) {
             fact.detail.entry("role").or_insert_with(|| Value::from(role));
         }
     }
+
+    /// Ties a pod that needs room to those that had to make it, and names it to them.
+    fn claim(&self, fact: &mut Fact) {
+        let of = |kinds: &[KeyKind]| {
+            let keys = fact.keys.iter().filter(|key| kinds.contains(&key.kind));
+            keys.map(|key| key.value.clone()).collect::<Vec<_>>()
+        };
+        match fact.kind {
+            FactKind::Unschedulable | FactKind::InsufficientNodeCpu | FactKind::InsufficientNodeMemory => {
+                let own = of(&[KeyKind::PodUid, KeyKind::Pod]);
+                let claim = |fact: Fact, name: String| fact.key(KeyKind::Claimant, name);
+                change(fact, |fact| own.into_iter().fold(fact, claim));
+            }
+            FactKind::Preempted => {
+                let by = of(&[KeyKind::Claimant]);
+                if let Some(named) = by.iter().find_map(|uid| self.pods.get(uid)) {
+                    let by = format!("pod {}", named.name);
+                    change(fact, |fact| fact.with("by", by.clone()).with("culprit", by));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn change(fact: &mut Fact, with: impl FnOnce(Fact) -> Fact) {
+    let nothing = Fact::new(fact.kind, fact.subject.clone(), fact.source, 0);
+    *fact = with(std::mem::replace(fact, nothing));
 }
 
 /// Units and pods that a whole node depends on, by how their names begin.
@@ -179,7 +205,7 @@ pub(super) fn container_of_unit(unit: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{FactKind, Subject};
+    use super::super::Subject;
     use super::*;
 
     /// Scenario: units, pods and services with and without a part for the whole node.

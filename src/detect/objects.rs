@@ -321,9 +321,15 @@ fn worded(fact: Fact, meaning: Meaning, message: &str) -> Fact {
             None => fact,
         },
         FactKind::Rollout => fact.with("change", "replicas"),
-        FactKind::Preempted => {
-            with_text(fact, "by", text::until(message, "Preempted by ", &[' ']).unwrap_or_default())
-        }
+        // "Preempted by pod UID on node NODE"; older schedulers say "Preempted by NAMESPACE/NAME on node NODE".
+        FactKind::Preempted => match text::after(message, "Preempted by ") {
+            Some(rest) => {
+                let rest = rest.strip_prefix("pod ").unwrap_or(rest);
+                let by = rest.split(' ').next().unwrap_or_default();
+                fact.key(KeyKind::Claimant, by).with("by", format!("pod {by}"))
+            }
+            None => fact,
+        },
         _ => with_text(fact, "cause", meaning.word),
     }
 }

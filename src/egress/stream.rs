@@ -314,7 +314,7 @@ impl Stream {
             for input in &mut self.parts.inputs {
                 while let Some(sealed) = input[lane].pop() {
                     if let Some(recorder) = &mut self.parts.recorder {
-                        recorder.offer(&sealed.batch, sealed.urgent, clock::boot_ns());
+                        recorder.offer(&sealed, clock::boot_ns());
                     }
                     dropped += self.window.offer(sealed);
                 }

@@ -138,6 +138,8 @@ names! {
     STATE = "STATE";
     /// A mount point.
     MOUNT = "MOUNT";
+    /// The file of a certificate.
+    FILE = "FILE";
     /// The type of a file system.
     FILESYSTEM = "FILESYSTEM";
     /// The namespace of a Kubernetes object.

@@ -256,6 +256,9 @@ kinds! {
         ["number": Unsigned, "ready": Unsigned, "not_ready": Unsigned, "ready_before": Unsigned], Some("fields");
     /// Changes of a kind of object that may have been missed.
     WatchGap = 37, "watch_gap", "kubernetes", Error, ["number": Unsigned, "lost": Unsigned], Some("fields");
+    /// When a certificate ends, by its file, and what the wall clock says now.
+    CertificateEnd = 38, "certificate_end", "sampler", Info, ["expires_unix_s": Unsigned, "now_unix_s": Unsigned],
+        Some("fields");
 }
 
 /// Words that the slots of each kind take, by number; 0 for numbers without a kind.

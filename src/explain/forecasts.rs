@@ -21,6 +21,9 @@ pub const FORECASTS_MAX: usize = 64;
 /// A forecast is told anew when its middle moved by this part of what is left, per cent.
 const MOVED: u64 = 30;
 
+/// A forecast is told anew when this much is left: 7 days, 1 day.
+const STAGES_S: [u64; 2] = [7 * 86_400, 86_400];
+
 #[derive(Debug)]
 struct Told {
     incident: Incident,
@@ -132,8 +135,10 @@ fn middle_s(forecast: &Forecast) -> u64 {
 }
 
 fn has_moved(old: &Forecast, new: &Forecast) -> bool {
+    // A far end is told again when it is near.
+    let is_nearer = STAGES_S.iter().any(|stage| new.eta_s[1] <= *stage && *stage < old.eta_s[1]);
     let left = middle_s(new).saturating_sub(new.at_ns / 1_000_000_000).max(10);
-    middle_s(old).abs_diff(middle_s(new)) * 100 > left * MOVED
+    is_nearer || middle_s(old).abs_diff(middle_s(new)) * 100 > left * MOVED
 }
 
 fn incident(scene: Scene<'_>, forecast: &Forecast, trend: &Fact) -> Incident {
@@ -142,14 +147,22 @@ fn incident(scene: Scene<'_>, forecast: &Forecast, trend: &Fact) -> Incident {
     let id = verdict::incident_id(scene.boot_id, place.id());
     let [soon, late] = forecast.eta_s;
     let resource = forecast.resource.replace('_', " ");
-    let summary = format!(
-        "the {resource} of {} will be used up in {} to {} ({})",
-        forecast.subject,
-        predict::span(soon),
-        predict::span(late),
-        forecast.basis,
-    );
-    let urgency = if late <= 600 { 0.6 } else { 0.3 };
+    let summary = if forecast.resource == "certificate" {
+        format!("{} ends in {} ({})", forecast.subject, predict::span(soon), forecast.basis)
+    } else {
+        format!(
+            "the {resource} of {} will be used up in {} to {} ({})",
+            forecast.subject,
+            predict::span(soon),
+            predict::span(late),
+            forecast.basis,
+        )
+    };
+    let urgency = match (forecast.resource.as_str(), late) {
+        ("certificate", 604_801..) => 0.2,
+        ("certificate", ..=86_400) | (_, ..=600) => 0.6,
+        _ => 0.3,
+    };
     let prediction = predict::told(scene, forecast, Some(trend));
     Incident {
         id: format!("{id:016x}"),
@@ -188,5 +201,6 @@ fn incident(scene: Scene<'_>, forecast: &Forecast, trend: &Fact) -> Incident {
         actions: prediction.actions.clone(),
         predictions: vec![prediction],
         merged_into: None,
+        recording: None,
     }
 }

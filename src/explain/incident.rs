@@ -1,8 +1,8 @@
 //! What the engine says: one revision of an incident, as it is written in JSON.
 //!
 //! Invariants:
-//! - Everything but `revision` is a function of the set of facts, the time asked for, and the clock's offset:
-//!   the same facts in any order make the same bytes.
+//! - [`Incident::verdict`] is a function of the set of facts, the time asked for, and the clock's offset: the
+//!   same facts in any order make the same bytes.
 //! - Names are a contract: fields are added, never renamed.
 
 use serde::{Deserialize, Serialize};
@@ -312,4 +312,16 @@ pub struct Incident {
     /// The incident that this one is part of, as it turned out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merged_into: Option<String>,
+    /// The file of the agent's host that has the events behind it, for `replay`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording: Option<String>,
+}
+
+impl Incident {
+    /// The verdict alone: what a replay of the same events says, byte for byte. How often it was said, which depends on when
+    /// its events arrived, and where they are kept are no part of it.
+    #[must_use]
+    pub fn verdict(&self) -> Self {
+        Self { revision: 0, recording: None, ..self.clone() }
+    }
 }

@@ -44,6 +44,9 @@ pub fn page(incident: &Incident) -> String {
     if let Some(other) = &incident.merged_into {
         page.line("", &format!("it is part of {other}: tapio-collector explain {other}"));
     }
+    if let Some(file) = &incident.recording {
+        page.line("", &format!("events: tapio-collector replay {file}"));
+    }
     what(&mut page, incident);
     why(&mut page, incident);
     proof(&mut page, incident);

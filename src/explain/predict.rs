@@ -13,6 +13,7 @@ use super::incident::Prediction;
 use super::trends::{points, resource};
 use super::verdict::Scene;
 use super::words;
+use crate::detect::certificates::SOON_S;
 use crate::detect::{Fact, FactKind, KeyKind, Subject, Value};
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -73,6 +74,7 @@ fn kind_of(resource: &str, subject: &Subject) -> Option<FactKind> {
         "tasks" => FactKind::PidsLimitHit,
         "open_files" => FactKind::FdExhausted,
         "conntrack" => FactKind::ConntrackFull,
+        "certificate" => FactKind::CertificateExpired,
         _ => return None,
     })
 }
@@ -86,6 +88,9 @@ pub fn forecast(trend: &Fact) -> Option<Forecast> {
         Some(Value::Number(limit)) => u64::try_from(*limit).ok().filter(|limit| *limit > 0)?,
         _ => return None,
     };
+    if resource == "certificate" {
+        return certificate_end(trend, limit);
+    }
     let history = if matches!(resource, "disk" | "inodes") { DISK_HISTORY_NS_MIN } else { HISTORY_NS_MIN };
     let points = points(trend);
     let held = points.len().saturating_sub((points.len() / 8).max(2));
@@ -108,6 +113,22 @@ pub fn forecast(trend: &Fact) -> Option<Forecast> {
             points.len(),
             span(last.0.saturating_sub(first.0) / SECOND_NS),
         ),
+    })
+}
+
+/// A certificate ends when it says; nothing before its last weeks.
+fn certificate_end(trend: &Fact, end_s: u64) -> Option<Forecast> {
+    let &(at_ns, now_s) = points(trend).last()?;
+    let left = end_s.checked_sub(now_s).filter(|left| (1..=SOON_S).contains(left))?;
+    Some(Forecast {
+        subject: trend.subject.clone(),
+        resource: "certificate".into(),
+        kind: FactKind::CertificateExpired,
+        level: (now_s, end_s),
+        at_ns,
+        eta_s: [left, left + 1],
+        probability: 0.99,
+        basis: "its notAfter".into(),
     })
 }
 
@@ -256,6 +277,10 @@ fn before(forecast: &Forecast, trend: Option<&Fact>) -> Vec<String> {
         "open_files" if is_unit => {
             actions.push(format!("raise LimitNOFILE= of {name}; find the leak: ls -l /proc/<pid>/fd"))
         }
+        "certificate" => actions.push(match key(KeyKind::Unit) {
+            Some(unit) => format!("renew {name}, then: systemctl reload-or-restart {unit}"),
+            None => format!("renew {name} and have its server read it again"),
+        }),
         "conntrack" => actions.push("sysctl -w net.netfilter.nf_conntrack_max=<more>".into()),
         _ => {
             actions.push(format!("find out what uses the {} of {name}", forecast.resource.replace('_', " ")))

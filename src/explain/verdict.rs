@@ -174,6 +174,7 @@ pub fn judge(scene: Scene<'_>, component: &Component<'_>, root: usize) -> Verdic
         actions,
         root_cause,
         merged_into: None,
+        recording: None,
     };
     let facts = draft.members.iter().map(|&place| component.facts[place].id()).collect();
     Verdict { incident, facts, due_ns: life.due_ns, last_ns: life.last_ns }
@@ -548,11 +549,7 @@ pub(super) fn view(scene: Scene<'_>, fact: &Fact, id: String) -> FactView {
         at: scene.wall(fact.from_ns),
         uncertain_ms: fact.until_ns.saturating_sub(fact.from_ns) / 1_000_000,
         source: fact.source.name().into(),
-        events: fact
-            .events
-            .iter()
-            .map(|event| format!("{}-{}-{}", event.source.name(), event.producer, event.sequence))
-            .collect(),
+        events: fact.events.iter().map(ToString::to_string).collect(),
         detail: fact.detail.iter().map(|(name, value)| ((*name).to_owned(), json(value))).collect(),
         keys,
     }

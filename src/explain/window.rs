@@ -90,8 +90,9 @@ struct Entry {
     subject: u64,
 }
 
-/// Where a fact is in a bucket of the index: the end of its interval, its id, its slot.
-type Place = (u64, u64, Slot);
+/// Where a fact is in a bucket of the index: beginning and end of its interval, its id, its slot. This is the order in
+/// which facts repeat each other, too: neighbours in a bucket must be neighbours in it.
+type Place = (u64, u64, u64, Slot);
 
 /// The same in every process: nothing may depend on a random seed.
 type Hashes = foldhash::fast::FixedState;
@@ -234,8 +235,9 @@ impl Window {
         self.ages[class(kind)].insert((until_ns, id));
         for hash in places {
             let bucket = self.index.entry((hash, kind)).or_default();
-            let at = bucket.partition_point(|&(from, other, _)| (from, other) < (from_ns, id));
-            bucket.insert(at, (from_ns, id, slot));
+            let at = bucket
+                .partition_point(|&(from, until, other, _)| (from, until, other) < (from_ns, until_ns, id));
+            bucket.insert(at, (from_ns, until_ns, id, slot));
             if bucket.len() > self.bounds.bucket {
                 // The first ones stay, since a root may be among them, and the last ones, which others will follow
                 // from. Whichever order they come in, the same ones stay.
@@ -255,7 +257,7 @@ impl Window {
         for hash in entry.hashes.iter().map(|&(_, hash)| hash).chain([entry.subject]) {
             let place = (hash, entry.fact.kind);
             if let Some(bucket) = self.index.get_mut(&place) {
-                bucket.retain(|&(_, other, _)| other != id);
+                bucket.retain(|&(_, _, other, _)| other != id);
                 if bucket.is_empty() {
                     self.index.remove(&place);
                 }
@@ -302,7 +304,7 @@ impl Window {
 
     /// Facts of a kind under a key, the earliest first.
     pub fn under(&self, key: &Key, kind: FactKind) -> impl Iterator<Item = Slot> + '_ {
-        self.bucket(hash_of(key), kind).iter().map(|&(_, _, slot)| slot)
+        self.bucket(hash_of(key), kind).iter().map(|&(_, _, _, slot)| slot)
     }
 
     fn bucket(&self, hash: u64, kind: FactKind) -> &[Place] {
@@ -320,7 +322,8 @@ impl Window {
                 }
             }
         }
-        found.sort_unstable_by_key(|bond: &Bond| (bond.rule, bond.other, bond.is_cause));
+        // By the strongest key, whichever side looks for the other.
+        found.sort_unstable_by_key(|bond: &Bond| (bond.rule, bond.other, bond.is_cause, bond.key));
         found.dedup();
         for bond in found {
             let back = Bond { other: slot, is_cause: !bond.is_cause, ..bond };
@@ -373,13 +376,13 @@ impl Window {
                 let bucket = self.bucket(entry.subject, kind);
                 let near =
                     if rule.part == Part::Repeats { neighbours(bucket, slot) } else { 0..bucket.len() };
-                bucket[near].iter().for_each(|&(_, _, other)| meet(other, None));
+                bucket[near].iter().for_each(|&(_, _, _, other)| meet(other, None));
             }
             for &(key, hash) in entry.hashes.iter().filter(|(key, _)| rule.keys.contains(key)) {
                 let bucket = self.bucket(hash, kind);
                 let near =
                     if rule.part == Part::Repeats { neighbours(bucket, slot) } else { 0..bucket.len() };
-                bucket[near].iter().for_each(|&(_, _, other)| meet(other, Some(key)));
+                bucket[near].iter().for_each(|&(_, _, _, other)| meet(other, Some(key)));
             }
             if !rule.via.is_empty() {
                 for needed in topology.near(fact, &rule.via, as_cause) {
@@ -403,7 +406,7 @@ impl Window {
         for rule in wanted.filter(|rule| parts.contains(&rule.part)) {
             for &(key, hash) in entry.hashes.iter().filter(|(key, _)| rule.keys.contains(key)) {
                 for &kind in &rule.causes {
-                    let others = self.bucket(hash, kind).iter().map(|&(_, _, other)| other);
+                    let others = self.bucket(hash, kind).iter().map(|&(_, _, _, other)| other);
                     let others = others.filter(|&other| other != slot);
                     let fits = |other: &Slot| {
                         self.fact(*other).is_some_and(|cause| licence::holds(rule, Some(key), cause, fact))
@@ -426,7 +429,7 @@ impl Window {
                     let fits = |other: &Slot| {
                         self.fact(*other).is_some_and(|effect| licence::holds(rule, Some(key), fact, effect))
                     };
-                    let others = self.bucket(hash, kind).iter().map(|&(_, _, other)| other);
+                    let others = self.bucket(hash, kind).iter().map(|&(_, _, _, other)| other);
                     touched.extend(others.filter(fits));
                 }
             }
@@ -463,7 +466,7 @@ impl Seen for Window {
 
 /// The places beside a slot in its bucket.
 fn neighbours(bucket: &[Place], slot: Slot) -> std::ops::Range<usize> {
-    match bucket.iter().position(|&(_, _, other)| other == slot) {
+    match bucket.iter().position(|&(_, _, _, other)| other == slot) {
         Some(at) => at.saturating_sub(1)..(at + 2).min(bucket.len()),
         None => bucket.len().saturating_sub(1)..bucket.len(),
     }

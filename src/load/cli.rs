@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::control::print_json;
 use super::generate::{self, Load};
-use super::{LoadError, baseline, bench, control, storm};
+use super::{LoadError, baseline, bench, control, facts, storm};
 
 /// Generates load and measures: every figure of the benchmark is made by this program.
 #[derive(Debug, Parser)]
@@ -24,6 +24,15 @@ enum Command {
     Generate(Generate),
     /// Starts and waits for processes as fast as it can.
     Storm(Storm),
+    /// Runs the causal engine alone under facts and prints what it costs.
+    Facts {
+        /// Facts a second.
+        #[arg(long, default_value_t = 1000)]
+        rate: u64,
+        /// For how long, in the time of the facts.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// Samples the pauses of CPUs until standard input ends.
     Watch {
         /// CPUs to watch.
@@ -98,6 +107,7 @@ pub fn run(cli: Cli) -> Result<(), LoadError> {
             print_json(&generate::run(&Load { rate, duration, burst, cpus: cpu })?)
         }
         Command::Storm(Storm { seconds, cpu }) => print_json(&storm::run(cpu, duration(seconds)?)?),
+        Command::Facts { rate, seconds } => print_json(&facts::run(rate, seconds)?),
         Command::Watch { cpu } => print_json(&control::watch(&cpu)?),
         Command::Baseline(Baseline::Ring) => print_json(&baseline::ring::run()?),
         Command::Baseline(Baseline::Otlp { endpoint }) => print_json(&baseline::otlp::run(&endpoint)?),

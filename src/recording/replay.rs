@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::load::Recording;
-use crate::detect::{Detectors, EventId, Fact, Subject, Value};
+use crate::detect::{Detectors, Fact, Subject, Value};
 use crate::event::Event;
 use crate::explain::{Bounds, Explain, Incident, RuleSet};
 
@@ -75,10 +75,6 @@ fn time(boot_unix_ns: u64, time_ns: u64) -> String {
     humantime::format_rfc3339_nanos(at).to_string()
 }
 
-fn event_name(id: &EventId) -> String {
-    format!("{}:{}:{}", id.source.name(), id.producer, id.sequence)
-}
-
 /// A key as people write it: `unit=db.service`.
 #[must_use]
 pub fn key_text(key: &crate::detect::Key) -> String {
@@ -102,7 +98,7 @@ pub fn write_fact(fact: &Fact, boot_unix_ns: u64, out: &mut impl Write) -> io::R
         until: (fact.until_ns != fact.from_ns).then(|| time(boot_unix_ns, fact.until_ns)),
         source: fact.source.name(),
         keys: fact.keys.iter().map(key_text).collect(),
-        events: fact.events.iter().map(event_name).collect(),
+        events: fact.events.iter().map(ToString::to_string).collect(),
         detail: &fact.detail,
     };
     serde_json::to_writer(&mut *out, &line)?;
@@ -165,3 +161,5 @@ pub fn remarks(recording: &Recording) -> String {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod verdicts;

@@ -1,23 +1,27 @@
 //! Writes recordings while the agent runs: all batches to the file of `--record`, and the last ones to a ring of files,
-//! the flight recorder.
+//! the flight recorder, out of which incidents are cut.
 //!
 //! Invariants:
-//! - [`Recorder::offer`] never waits: what does not fit the queue is left out and counted.
-//! - The ring never takes more than its bytes and one batch, and no more a second than [`RING_BYTES_PER_S`] of what is not urgent.
+//! - [`Recorder::offer`] and [`Cutter::cut`] never wait: what does not fit the queue is left out and counted.
+//! - The ring takes no more a second than [`RING_BYTES_PER_S`] of what is not urgent. What is passed over costs nothing.
 //! - A disk that fails ends that recording with one message; the agent goes on.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crossbeam::channel::{self, Receiver, Sender, TrySendError};
+use crossbeam::channel::{self, Receiver, Sender};
 use prost::Message;
 
-use super::frame::{FrameKind, write_file_header, write_frame};
-use crate::proto::{EventBatch, Hello};
+use super::cuts::{self, Cuts};
+use super::frame::{FrameKind, write_frame};
+use super::ring::{RING_DIR, Ring, Sink};
+use crate::clock;
+use crate::egress::batch::Sealed;
+use crate::proto::Hello;
 
 /// Batches between the path and the disk.
 const QUEUE: usize = 64;
@@ -25,11 +29,12 @@ const QUEUE: usize = 64;
 /// What the ring takes a second, besides urgent batches.
 pub const RING_BYTES_PER_S: u64 = 4 << 20;
 
-/// Files of the ring: the oldest goes as a whole.
-const SEGMENTS: u64 = 8;
+/// Of the flight recorder's bytes, one in so many is for what was cut out.
+const CUT_SHARE: u64 = 4;
 
-/// The directory of the ring below the state directory.
-const RING_DIR: &str = "flight";
+/// How often the thread looks whether an incident is to be cut out, and how long it sleeps if none is.
+const LOOK: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_secs(3600);
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -44,6 +49,10 @@ pub struct RecorderReport {
     pub passed_over: AtomicU64,
     /// Recordings that ended because their disk failed.
     pub failed: AtomicU64,
+    /// Incidents that were cut out.
+    pub cuts: AtomicU64,
+    /// Incidents that were not, because too many were to be at once.
+    pub cuts_refused: AtomicU64,
 }
 
 /// What is to be written.
@@ -51,34 +60,56 @@ pub struct RecorderReport {
 pub struct Plan {
     /// The file of `--record`.
     pub file: Option<PathBuf>,
-    /// The state directory, and the bytes of the ring in it; 0 for none.
+    /// The state directory, and the bytes of the flight recorder in it; 0 for none.
     pub ring: (PathBuf, u64),
     /// Who records.
     pub hello: Hello,
 }
 
-struct Piece {
-    frame: Vec<u8>,
-    to_ring: bool,
+/// What the thread is told.
+enum Order {
+    /// A batch, when it came, and whether the ring gets it.
+    Batch { frame: Vec<u8>, at_ns: u64, to_ring: bool },
+    /// An incident that is to be cut out, and its beginning.
+    Cut { id: String, from_ns: u64 },
+    /// Nothing more comes.
+    End,
 }
 
 /// The path's end of the recorder.
 #[derive(Debug)]
 pub struct Recorder {
-    /// Gone once the recorder is to end.
-    sender: Option<Sender<Piece>>,
+    orders: Sender<Order>,
     spare: Receiver<Vec<u8>>,
     thread: Option<JoinHandle<()>>,
     report: Arc<RecorderReport>,
     has_file: bool,
-    has_ring: bool,
+    /// Where the ring is, if there is one.
+    ring_dir: Option<PathBuf>,
     second: u64,
     budget: u64,
 }
 
-impl std::fmt::Debug for Piece {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Piece").field("bytes", &self.frame.len()).finish_non_exhaustive()
+/// Has incidents cut out of the flight recorder.
+#[derive(Debug, Clone)]
+pub struct Cutter {
+    orders: Sender<Order>,
+    dir: PathBuf,
+    report: Arc<RecorderReport>,
+}
+
+impl Cutter {
+    /// The file that an incident is in once it was cut out, until later ones need the room.
+    #[must_use]
+    pub fn path(&self, id: &str) -> PathBuf {
+        cuts::path(&self.dir, id)
+    }
+
+    /// Has an incident cut out that began at this time.
+    pub fn cut(&self, id: &str, from_ns: u64) {
+        if self.orders.try_send(Order::Cut { id: id.to_owned(), from_ns }).is_err() {
+            self.report.cuts_refused.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -95,33 +126,32 @@ impl Recorder {
             None => None,
             Some(path) => Some(Sink::create(path, &plan.hello).map_err(|error| named(path, error))?),
         };
-        let ring = match plan.ring.1 {
-            0 => None,
-            bytes => {
-                let dir = plan.ring.0.join(RING_DIR);
-                Some(Ring::open(dir.clone(), bytes, plan.hello.clone()).map_err(|error| named(&dir, error))?)
-            }
-        };
+        let ring_dir = (plan.ring.1 > 0).then(|| plan.ring.0.join(RING_DIR));
+        let ring = ring_dir.clone().map(|dir| {
+            let cut_bytes = plan.ring.1 / CUT_SHARE;
+            let ring = Ring::open(dir.clone(), plan.ring.1 - cut_bytes, plan.hello.clone());
+            let ring = ring.map_err(|error| named(&dir, error))?;
+            io::Result::Ok((ring, Cuts::new(dir, plan.hello.clone(), cut_bytes)))
+        });
+        let ring = ring.transpose()?;
         if file.is_none() && ring.is_none() {
             return Ok(None);
         }
-        let (sender, pieces) = channel::bounded(QUEUE);
+        let (orders, taken) = channel::bounded(QUEUE);
         let (used, spare) = channel::bounded(QUEUE);
         let report = Arc::new(RecorderReport::default());
-        let (has_file, has_ring) = (file.is_some(), ring.is_some());
-        let mut writer = Writer { pieces, used, file, ring, report: Arc::clone(&report) };
+        let has_file = file.is_some();
+        let mut writer = Writer { orders: taken, used, file, ring, report: Arc::clone(&report) };
         let thread = std::thread::Builder::new().name("recorder".into()).spawn(move || writer.run())?;
-        let (second, budget) = (u64::MAX, 0);
-        Ok(Some(Self {
-            sender: Some(sender),
-            spare,
-            thread: Some(thread),
-            report,
-            has_file,
-            has_ring,
-            second,
-            budget,
-        }))
+        let (thread, second, budget) = (Some(thread), u64::MAX, 0);
+        Ok(Some(Self { orders, spare, thread, report, has_file, ring_dir, second, budget }))
+    }
+
+    /// What has incidents cut out, if there is a flight recorder.
+    #[must_use]
+    pub fn cutter(&self) -> Option<Cutter> {
+        let dir = self.ring_dir.clone()?;
+        Some(Cutter { orders: self.orders.clone(), dir, report: Arc::clone(&self.report) })
     }
 
     /// What became of the batches.
@@ -131,25 +161,22 @@ impl Recorder {
     }
 
     /// Takes a copy of a batch, in the bytes that the server gets.
-    pub fn offer(&mut self, batch: &EventBatch, urgent: bool, now_ns: u64) {
-        let bytes = batch.encoded_len() as u64;
-        let to_ring = self.has_ring && (urgent || self.has_budget(bytes, now_ns));
-        if self.has_ring && !to_ring {
+    pub fn offer(&mut self, sealed: &Sealed, now_ns: u64) {
+        let has_ring = self.ring_dir.is_some();
+        let to_ring = has_ring && (sealed.urgent || self.has_budget(sealed.bytes as u64, now_ns));
+        if has_ring && !to_ring {
             self.report.passed_over.fetch_add(1, Ordering::Relaxed);
         }
         if !self.has_file && !to_ring {
             return;
         }
-        let Some(sender) = &self.sender else { return };
         let mut frame = self.spare.try_recv().unwrap_or_default();
         frame.clear();
         write_frame(FrameKind::Batch, &mut frame, |body| {
             // Memory has room: a vector grows.
-            let _encoded = batch.encode(body);
+            let _encoded = sealed.batch.encode(body);
         });
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            sender.try_send(Piece { frame, to_ring })
-        {
+        if self.orders.try_send(Order::Batch { frame, at_ns: now_ns, to_ring }).is_err() {
             self.report.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -170,7 +197,8 @@ impl Recorder {
 impl Drop for Recorder {
     /// Waits until all that was taken is on the disk.
     fn drop(&mut self) {
-        drop(self.sender.take());
+        // A thread that is gone has nothing to wait for.
+        let _gone = self.orders.send(Order::End);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -180,32 +208,29 @@ impl Drop for Recorder {
 }
 
 struct Writer {
-    pieces: Receiver<Piece>,
+    orders: Receiver<Order>,
     used: Sender<Vec<u8>>,
     file: Option<Sink>,
-    ring: Option<Ring>,
+    ring: Option<(Ring, Cuts)>,
     report: Arc<RecorderReport>,
 }
 
 impl Writer {
     fn run(&mut self) {
-        while let Ok(piece) = self.pieces.recv() {
-            if let Some(file) = &mut self.file
-                && let Err(error) = file.write(&piece.frame)
-            {
-                self.fail("--record", &error);
-                self.file = None;
+        loop {
+            let is_waiting = self.ring.as_ref().is_some_and(|(_, cuts)| cuts.is_waiting());
+            match self.orders.recv_timeout(if is_waiting { LOOK } else { IDLE }) {
+                Ok(Order::Batch { frame, at_ns, to_ring }) => self.write(frame, at_ns, to_ring),
+                Ok(Order::Cut { id, from_ns }) => self.ask(id, from_ns),
+                Ok(Order::End) | Err(channel::RecvTimeoutError::Disconnected) => break,
+                Err(channel::RecvTimeoutError::Timeout) => {}
             }
-            if let Some(ring) = self.ring.as_mut().filter(|_| piece.to_ring)
-                && let Err(error) = ring.write(&piece.frame)
-            {
-                self.fail("the flight recorder", &error);
-                self.ring = None;
+            // One at a time: batches wait meanwhile.
+            if is_waiting {
+                self.cut(clock::boot_ns());
             }
-            self.report.written.fetch_add(1, Ordering::Relaxed);
-            // Nobody waits for a buffer: a new one costs an allocation.
-            let _full = self.used.try_send(piece.frame);
         }
+        while self.cut(u64::MAX) {}
         if let Some(file) = &mut self.file
             && let Err(error) = file.file.sync_data()
         {
@@ -213,108 +238,50 @@ impl Writer {
         }
     }
 
+    fn write(&mut self, frame: Vec<u8>, at_ns: u64, to_ring: bool) {
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.write(&frame)
+        {
+            self.fail("--record", &error);
+            self.file = None;
+        }
+        if let Some((ring, _)) = self.ring.as_mut().filter(|_| to_ring)
+            && let Err(error) = ring.write(&frame, at_ns)
+        {
+            self.fail("the flight recorder", &error);
+            self.ring = None;
+        }
+        self.report.written.fetch_add(1, Ordering::Relaxed);
+        // Nobody waits for a buffer: a new one costs an allocation.
+        let _full = self.used.try_send(frame);
+    }
+
+    fn ask(&mut self, id: String, from_ns: u64) {
+        let asked = self.ring.as_mut().is_some_and(|(_, cuts)| cuts.ask(id, from_ns, clock::boot_ns()));
+        self.report.cuts_refused.fetch_add(u64::from(!asked), Ordering::Relaxed);
+    }
+
+    /// Cuts out one incident whose time has come; true if one was waiting.
+    fn cut(&mut self, now_ns: u64) -> bool {
+        let Some((ring, cuts)) = &mut self.ring else { return false };
+        match cuts.cut_due(now_ns, ring) {
+            Ok(Some(written)) => {
+                self.report.cuts.fetch_add(u64::from(written), Ordering::Relaxed);
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                self.fail("the flight recorder", &error);
+                self.ring = None;
+                false
+            }
+        }
+    }
+
     fn fail(&self, what: &str, error: &io::Error) {
         self.report.failed.fetch_add(1, Ordering::Relaxed);
         tracing::error!("{what} ends: {error}; make room and start the agent again to record on");
     }
-}
-
-/// A file of frames.
-struct Sink {
-    file: File,
-    bytes: u64,
-}
-
-impl Sink {
-    fn create(path: &Path, hello: &Hello) -> io::Result<Self> {
-        let mut sink = Self { file: File::create(path)?, bytes: 0 };
-        let mut start = Vec::new();
-        write_file_header(&mut start);
-        write_frame(FrameKind::Hello, &mut start, |body| {
-            let _encoded = hello.encode(body);
-        });
-        sink.write(&start)?;
-        Ok(sink)
-    }
-
-    /// Unbuffered: a batch is one write, and is there for a reader at once.
-    fn write(&mut self, frame: &[u8]) -> io::Result<()> {
-        self.file.write_all(frame)?;
-        self.bytes += frame.len() as u64;
-        Ok(())
-    }
-}
-
-/// The last batches, in files that are replaced as a whole.
-struct Ring {
-    dir: PathBuf,
-    bytes_max: u64,
-    segment_bytes: u64,
-    hello: Hello,
-    number: u64,
-    sink: Sink,
-}
-
-impl Ring {
-    fn open(dir: PathBuf, bytes: u64, hello: Hello) -> io::Result<Self> {
-        fs::create_dir_all(&dir)?;
-        let number = numbers(&dir)?.last().map_or(1, |last| last + 1);
-        let sink = Sink::create(&segment(&dir, number), &hello)?;
-        let segment_bytes = (bytes / SEGMENTS).max(64 << 10);
-        let ring = Self { dir, bytes_max: bytes, segment_bytes, hello, number, sink };
-        ring.prune()?;
-        Ok(ring)
-    }
-
-    fn write(&mut self, frame: &[u8]) -> io::Result<()> {
-        if self.sink.bytes + frame.len() as u64 > self.segment_bytes {
-            self.number += 1;
-            self.sink = Sink::create(&segment(&self.dir, self.number), &self.hello)?;
-            self.prune()?;
-        }
-        self.sink.write(frame)
-    }
-
-    /// Makes room for the segment that was begun.
-    fn prune(&self) -> io::Result<()> {
-        let mut room = self.bytes_max.saturating_sub(self.segment_bytes);
-        for number in numbers(&self.dir)?.into_iter().rev().filter(|number| *number != self.number) {
-            let path = segment(&self.dir, number);
-            match room.checked_sub(fs::metadata(&path)?.len()) {
-                Some(rest) => room = rest,
-                None => {
-                    // What is older goes too: a ring has no holes.
-                    room = 0;
-                    fs::remove_file(path)?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn segment(dir: &Path, number: u64) -> PathBuf {
-    dir.join(format!("{number:012}.rec"))
-}
-
-/// The numbers of the segments, in order.
-fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
-    let mut numbers = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
-        numbers.extend(name.to_str().and_then(|name| name.strip_suffix(".rec")?.parse::<u64>().ok()));
-    }
-    numbers.sort_unstable();
-    Ok(numbers)
-}
-
-/// The files of the flight recorder, oldest first.
-///
-/// # Errors
-/// Of the disk, also when there is none.
-pub fn flight_files(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let dir = state_dir.join(RING_DIR);
-    Ok(numbers(&dir)?.into_iter().map(|number| segment(&dir, number)).collect())
 }
 
 #[cfg(test)]

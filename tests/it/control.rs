@@ -14,7 +14,7 @@ use super::config::{agent, outcome};
 use super::skipped;
 
 /// Flags that keep an agent to a folder and to a server that is not there.
-fn kept_to(folder: &Path) -> [String; 4] {
+pub(super) fn kept_to(folder: &Path) -> [String; 4] {
     let [socket, state] = ["collector.sock", "state"].map(|name| folder.join(name).display().to_string());
     [
         format!("--socket={socket}"),

@@ -61,7 +61,7 @@ impl Findings {
 
     /// What was said in the guest, for a failure's message.
     fn log(&self) -> String {
-        ["output", "doctor.log", "server.log", "collector.log", "status.log"]
+        ["steps", "output", "doctor.log", "server.log", "collector.log", "status.log"]
             .iter()
             .filter_map(|name| Some((name, std::fs::read_to_string(self.folder.join(name)).ok()?)))
             .map(|(name, text)| format!("---- {name}\n{text}"))
@@ -77,9 +77,6 @@ fn here(path: &str) -> PathBuf {
 fn missing() -> Option<String> {
     if std::env::var("TAPIO_GUEST").is_ok_and(|value| value == "off") {
         return Some("TAPIO_GUEST=off".into());
-    }
-    if std::env::var_os("TAPIO_UNSETTLED").is_none() {
-        return Some("its script has grown beyond a quarter of an hour: TAPIO_UNSETTLED=1 runs it".into());
     }
     image()
 }
@@ -223,7 +220,9 @@ fn units_end_as_they_were_made_to() {
     let outcomes: Vec<Line> =
         ["oom-kill", "pressure-kill", "segfault"].iter().flat_map(|name| findings.outcomes(name)).collect();
     let results: Vec<_> = outcomes.iter().map(|outcome| outcome.field("result")).collect();
-    assert_eq!(results, ["oom-kill", "oom-kill", "core-dump"]);
+    // systemd may hear of the end of the process before it hears of the limit.
+    assert!(["oom-kill", "signal"].contains(&results[0]), "{results:?}");
+    assert_eq!(results[1..], ["oom-kill", "core-dump"]);
     Changes::new(findings.events("unit_state")).assert_ends(&outcomes);
     // Of four starts within the limit, each ended by the kernel.
     assert!(findings.events("oom_victim").len() >= 3, "{}", findings.log());

@@ -25,6 +25,8 @@ mod control;
 mod ebpf;
 /// Identity against this machine's cgroups and processes.
 mod entity;
+/// Incidents of real processes.
+mod explain;
 /// The agent on a whole host with another kernel, emulated.
 mod guest;
 /// The journal reader beside journalctl.

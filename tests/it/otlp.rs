@@ -1,8 +1,14 @@
-//! Incidents as the OpenTelemetry Collector reads them.
+//! Incidents as independent receivers read them: the OpenTelemetry Collector, and Jaeger.
 //!
-//! `tests/rigs/otel` builds the Collector once; where it cannot, the test is skipped.
+//! `tests/rigs/otel` builds them once; where it cannot, the tests are skipped.
+
+/// Every incident of the corpus.
+mod corpus;
+/// What the exporter sends, taken down by a receiver of our own.
+mod sent;
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -15,14 +21,15 @@ use tapio::proto::{CausalEdge, Detail, IncidentEntity, IncidentFact, RootCause, 
 
 use crate::skipped;
 
-/// Builds the Collector, or says why not.
-fn collector() -> Result<PathBuf, String> {
+/// Builds a receiver, or says why not.
+fn receiver(name: &str) -> Result<PathBuf, String> {
     let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rigs/otel/build");
-    let output = Command::new(build).stderr(Stdio::piped()).output().map_err(|error| error.to_string())?;
+    let output = Command::new(build).arg(name).stderr(Stdio::piped()).output();
+    let output = output.map_err(|error| error.to_string())?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
     }
-    Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()).join("otelcol"))
+    Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
 }
 
 struct Running(Child);
@@ -34,10 +41,35 @@ impl Drop for Running {
     }
 }
 
-/// Starts the Collector on a free port with its files in `folder`.
-fn start(program: &Path, folder: &Path) -> (Running, String) {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let endpoint = format!("127.0.0.1:{port}");
+/// An address that was free a moment ago.
+fn free_address() -> String {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    format!("127.0.0.1:{port}")
+}
+
+/// Starts a receiver with this configuration, and waits until it listens.
+fn start(program: &Path, folder: &Path, config: &str, addresses: &[&str]) -> Running {
+    std::fs::write(folder.join("config.yaml"), config).unwrap();
+    let child = Command::new(program)
+        .arg("--config")
+        .arg(folder.join("config.yaml"))
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(folder.join("log")).unwrap())
+        .spawn()
+        .unwrap();
+    let running = Running(child);
+    let begin = Instant::now();
+    while addresses.iter().any(|address| std::net::TcpStream::connect(address).is_err()) {
+        let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+        assert!(begin.elapsed() < Duration::from_secs(60), "{} does not listen\n{log}", program.display());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    running
+}
+
+/// Starts the Collector with its files in `folder`.
+fn start_collector(program: &Path, folder: &Path) -> (Running, String) {
+    let endpoint = free_address();
     let file = |name: &str| folder.join(name).display().to_string();
     let config = format!(
         "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: {endpoint}}}}}}}}}
@@ -53,22 +85,24 @@ service:
         file("traces.json"),
         file("logs.json")
     );
-    std::fs::write(folder.join("config.yaml"), config).unwrap();
-    let child = Command::new(program)
-        .arg("--config")
-        .arg(folder.join("config.yaml"))
-        .stdout(Stdio::null())
-        .stderr(std::fs::File::create(folder.join("log")).unwrap())
-        .spawn()
-        .unwrap();
-    let running = Running(child);
-    let begin = Instant::now();
-    while std::net::TcpStream::connect(&endpoint).is_err() {
-        let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
-        assert!(begin.elapsed() < Duration::from_secs(30), "the Collector does not listen\n{log}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let running = start(program, folder, &config, &[&endpoint]);
     (running, endpoint)
+}
+
+/// Exports these incidents to a receiver.
+async fn export(incidents: Vec<SemanticGroup>, endpoint: &str) -> Report {
+    let settings = Settings { otel_endpoint: endpoint.to_owned(), ..Settings::default() };
+    let report = Arc::new(Mutex::new(Report::default()));
+    let origin = Origin::new(&settings, [7; 16], "host-a");
+    let exporter = IncidentExporter::new(&settings, origin, Arc::clone(&report)).unwrap().unwrap();
+    let (sender, revisions) = tokio::sync::mpsc::channel(QUEUE_MAX);
+    for incident in incidents {
+        sender.try_send(incident).expect("room for all of them");
+    }
+    drop(sender);
+    exporter.run(revisions).await;
+    let report = report.lock().unwrap();
+    report.clone()
 }
 
 fn fact(id: &str, kind: &str, unit: &str, at: &str) -> IncidentFact {
@@ -147,21 +181,14 @@ fn attributes(of: &Value) -> BTreeMap<String, Value> {
 /// attributes, entities, event names.
 #[tokio::test]
 async fn a_real_collector_reads_incidents() {
-    let program = match collector() {
+    let program = match receiver("otelcol") {
         Ok(program) => program,
         Err(reason) => return skipped("otlp::a_real_collector_reads_incidents", &reason),
     };
     let folder = tempfile::tempdir().unwrap();
-    let (_running, endpoint) = start(&program, folder.path());
-    let settings = Settings { otel_endpoint: endpoint, ..Settings::default() };
-    let report = Arc::new(Mutex::new(Report::default()));
-    let origin = Origin::new(&settings, [7; 16], "host-a");
-    let exporter = IncidentExporter::new(&settings, origin, Arc::clone(&report)).unwrap().unwrap();
-    let (sender, revisions) = tokio::sync::mpsc::channel(QUEUE_MAX);
-    sender.send(incident()).await.unwrap();
-    drop(sender);
-    exporter.run(revisions).await;
-    assert_eq!(*report.lock().unwrap(), Report { exported: 2, ..Report::default() });
+    let (_running, endpoint) = start_collector(&program, folder.path());
+    let report = export(vec![incident()], &endpoint).await;
+    assert_eq!(report, Report { exported: 2, ..Report::default() });
 
     let begin = Instant::now();
     let [traces, logs] = ["traces.json", "logs.json"].map(|name| folder.path().join(name));

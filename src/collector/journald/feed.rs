@@ -1,7 +1,10 @@
 //! One journal: its reader, where it stands, and where that is kept.
 //!
 //! Invariants:
-//! - `at` is behind the last entry that was sent or passed over: seeking there repeats and leaves out nothing.
+//! - `at` is behind the last entry that was sent or passed over, and before every hole that was not told yet: seeking
+//!   there leaves out nothing, and repeats only what was read behind such a hole.
+//! - The first position is behind an entry wherever there is one before the time asked for: what is removed before the
+//!   next start is counted then.
 
 use std::path::{Path, PathBuf};
 
@@ -44,7 +47,7 @@ impl Feed {
     pub(super) fn open(&mut self) -> Result<(), String> {
         if self.reader.is_none() {
             self.reader = Some(Reader::open(self.source.clone()).map_err(|error| error.to_string())?);
-            self.seek(self.at);
+            self.seek(self.at());
         }
         Ok(())
     }
@@ -56,7 +59,10 @@ impl Feed {
         self.missing.restart(None);
         match reader.seek(mark.position()) {
             Ok(Seek::Exact) => {
-                if let Mark::Behind(cursor) = mark {
+                if let Some(cursor) = reader.before() {
+                    self.at = Mark::Behind(cursor);
+                }
+                if let Mark::Behind(cursor) = self.at {
                     self.missing.restart(Some((cursor.seqnum_id, cursor.seqnum)));
                 }
             }
@@ -94,7 +100,12 @@ impl Feed {
 
     /// An entry was read.
     pub(super) fn read(&mut self, cursor: &Cursor, now_ns: u64) {
-        self.missing.read(cursor.seqnum_id, cursor.seqnum, now_ns);
+        self.missing.read(cursor.seqnum_id, cursor.seqnum, now_ns, self.at);
+    }
+
+    /// Whether the reader met something that it could not read.
+    pub(super) fn has_gaps(&self) -> bool {
+        self.reader.as_ref().is_some_and(Reader::has_gaps)
     }
 
     /// What could not be read.
@@ -111,9 +122,9 @@ impl Feed {
         self.at = Mark::Behind(cursor);
     }
 
-    /// Where it stands.
+    /// Where a start would have to read on.
     pub(super) fn at(&self) -> Mark {
-        self.at
+        self.missing.before().unwrap_or(self.at)
     }
 
     /// Whether the loss that the entry of this cursor tells of is not counted yet.
@@ -137,3 +148,6 @@ impl Feed {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,11 +4,14 @@
 //! deleted before they were read, or another file has the entries and was not seen yet: that shows within a moment.
 //!
 //! Invariants:
-//! - A hole is told once, after a grace time, with the entries that have not turned up until then.
+//! - A hole is told once, after a grace time, with the entries that have not turned up until then. Until it is told, a
+//!   start has to read on from before it: [`Missing::before`].
 //! - The lineages and holes remembered are bounded; a lineage that is forgotten starts anew, a hole is told early.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
+
+use super::position::Mark;
 
 /// How long entries may take to turn up in a file that was not known yet: a few looks for new files.
 const GRACE_NS: u64 = 2_000_000_000;
@@ -25,6 +28,8 @@ struct Hole {
     numbers: RangeInclusive<u64>,
     left: u64,
     due_ns: u64,
+    /// Behind the entry that was read before the hole was seen.
+    before: Mark,
 }
 
 /// The holes of one journal.
@@ -43,8 +48,8 @@ impl Missing {
         self.last.extend(behind);
     }
 
-    /// An entry was read.
-    pub(super) fn read(&mut self, lineage: [u8; 16], number: u64, now_ns: u64) {
+    /// An entry was read; until then, everything up to `before` was.
+    pub(super) fn read(&mut self, lineage: [u8; 16], number: u64, now_ns: u64, before: Mark) {
         // Nearly always that of the entry before.
         let place = self.last.iter().rposition(|(known, _)| *known == lineage);
         let Some((_, last)) = place.and_then(|place| self.last.get_mut(place)) else {
@@ -70,8 +75,13 @@ impl Missing {
             }
             let due_ns = now_ns.saturating_add(GRACE_NS);
             let numbers = expected..=number - 1;
-            self.holes.push_back(Hole { lineage, numbers, left: number - expected, due_ns });
+            self.holes.push_back(Hole { lineage, numbers, left: number - expected, due_ns, before });
         }
+    }
+
+    /// The position before the first hole that is not told yet.
+    pub(super) fn before(&self) -> Option<Mark> {
+        self.holes.front().map(|hole| hole.before)
     }
 
     /// How many entries are missing for certain now, hole by hole.
@@ -92,20 +102,21 @@ mod tests {
 
     const A: [u8; 16] = [1; 16];
     const B: [u8; 16] = [2; 16];
+    const HERE: Mark = Mark::From(7);
 
     /// Scenario: two lineages, one with a hole of three of which one turns up late.
-    /// Guarantees: the two others are told once, after the grace time.
+    /// Guarantees: the two others are told once, after the grace time; until then the position stays before the hole.
     #[test]
     fn holes_are_told_after_a_while() {
         let mut missing = Missing::default();
         for (lineage, number) in [(A, 5), (B, 900), (A, 6), (B, 901), (A, 10), (A, 11)] {
-            missing.read(lineage, number, 100);
+            missing.read(lineage, number, 100, HERE);
         }
-        assert_eq!(missing.due(100 + GRACE_NS - 1), None);
-        missing.read(A, 8, 200);
-        missing.read(A, 4, 200);
+        assert_eq!((missing.due(100 + GRACE_NS - 1), missing.before()), (None, Some(HERE)));
+        missing.read(A, 8, 200, HERE);
+        missing.read(A, 4, 200, Mark::From(8));
         assert_eq!(missing.due(100 + GRACE_NS), Some(2));
-        assert_eq!(missing.due(u64::MAX), None);
+        assert_eq!((missing.due(u64::MAX), missing.before()), (None, None));
     }
 
     /// Scenario: everything that was missing turns up; reading restarts behind an entry, with and without a hole.
@@ -114,18 +125,18 @@ mod tests {
     fn what_turns_up_is_not_missing() {
         let mut missing = Missing::default();
         for number in [1, 3, 2] {
-            missing.read(A, number, 0);
+            missing.read(A, number, 0, HERE);
         }
         assert_eq!(missing.due(u64::MAX), None);
-        missing.read(A, 9, 0);
+        missing.read(A, 9, 0, HERE);
         missing.restart(Some((A, 20)));
-        missing.read(A, 21, 0);
+        missing.read(A, 21, 0, HERE);
         assert_eq!(missing.due(u64::MAX), None);
         missing.restart(Some((A, 20)));
-        missing.read(A, 31, 0);
+        missing.read(A, 31, 0, HERE);
         assert_eq!(missing.due(u64::MAX), Some(10));
         missing.restart(None);
-        missing.read(A, 500, 0);
+        missing.read(A, 500, 0, HERE);
         assert_eq!(missing.due(u64::MAX), None);
     }
 
@@ -135,12 +146,12 @@ mod tests {
     fn memory_is_bounded() {
         let mut missing = Missing::default();
         for id in 0..200 {
-            missing.read([id; 16], 1, 0);
+            missing.read([id; 16], 1, 0, HERE);
         }
         assert_eq!(missing.last.len(), LINEAGES_MAX);
         let mut told = 0;
         for number in (3..1003).step_by(2) {
-            missing.read([199; 16], number, 0);
+            missing.read([199; 16], number, 0, HERE);
             told += std::iter::from_fn(|| missing.due(0)).sum::<u64>();
             assert!(missing.holes.len() <= HOLES_MAX + 1);
         }

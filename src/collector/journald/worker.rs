@@ -96,8 +96,12 @@ impl JournalWorker {
         let now = SystemTime::now();
         let since =
             context.live.load().since.map_or_else(|| clock::unix_ns() / 1000, |since| since.unix_us(now));
-        let feeds: Vec<Feed> =
+        let mut feeds: Vec<Feed> =
             sources.into_iter().map(|source| Feed::new(source, &context.state_dir, since)).collect();
+        for feed in &mut feeds {
+            // Now, so that the first position is behind an entry. What cannot be opened is tried again, and told.
+            let _later = feed.open();
+        }
         let marks = feeds.iter().map(Feed::at).collect();
         let stretches = Stretches::new(context.port.source(), std::sync::Arc::clone(&context.ledger), marks);
         let maker = Maker::new(context.boot_id);
@@ -181,6 +185,10 @@ impl JournalWorker {
         for _ in 0..TURN_ENTRIES {
             if self.held.is_some() && !self.release(now_ns) {
                 return moved;
+            }
+            // Before what is behind it, so that no position is kept that leaves it untold.
+            if self.feeds[feed].has_gaps() {
+                self.gaps(feed, now_ns);
             }
             let Some(entry) = self.feeds[feed].next() else { break };
             moved = true;

@@ -2,13 +2,14 @@
 //! full file systems are, and what the host has left.
 //!
 //! `layout` finds the hierarchies, `tree` the cgroups, `cgroup` samples one by the table in `files`, `procs` counts open
-//! files, `host` and `filesystems` do the rest, `change` says what is worth an event, `round` keeps it all together.
+//! files, `host`, `filesystems` and `certificates` do the rest, `change` says what is worth an event, `round` keeps it all together.
 //!
 //! Invariants:
 //! - A sample that says what the last one sent did is not sent, except once a minute.
 //! - Cgroups, file systems, open descriptors and what is looked at more often are bounded, and what is beyond is said.
 //! - Nothing here waits for another host, and nobody waits for this thread.
 
+mod certificates;
 mod cgroup;
 mod change;
 mod files;
@@ -99,6 +100,8 @@ impl Sampler {
             self.round.fast(now, &mut self.builder, &mut send);
         } else {
             self.round.whole(now, &mut self.builder, &mut send);
+            let settings = self.context.live.load();
+            self.round.certificates(now, &settings.certificates, &mut self.builder, &mut send);
         }
         self.context.port.publish();
     }

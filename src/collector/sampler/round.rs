@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::certificates;
 use super::cgroup::{Cgroup, Descriptors, SENT_AFTER, Tools};
 use super::files::Usage;
 use super::filesystems::{self, Space};
@@ -14,6 +15,8 @@ use super::host::{self, Host};
 use super::layout::{Controller, Layout, is_own};
 use super::procs::Proc;
 use super::tree::Tree;
+use crate::clock;
+use crate::config::Certificate;
 use crate::event::{CGROUP_V1, EventBuilder, Kind, Source, fields};
 
 /// Cgroups that are sampled.
@@ -43,6 +46,8 @@ pub(super) struct Round {
     host: Host,
     host_sent: Option<(u64, [u64; host::SLOTS])>,
     spaces: BTreeMap<(u64, PathBuf), (u64, Space)>,
+    /// When each was sent, or could not be read.
+    certificates: BTreeMap<Certificate, u64>,
     descriptors: Descriptors,
     buffer: Vec<u8>,
 }
@@ -77,6 +82,7 @@ impl Round {
             host: Host::new(proc),
             host_sent: None,
             spaces: BTreeMap::new(),
+            certificates: BTreeMap::new(),
             descriptors: Descriptors(places()),
             buffer: Vec::new(),
             proc_root: proc.to_owned(),
@@ -206,6 +212,39 @@ impl Round {
             spaces.insert(key, kept.unwrap_or((now, space)));
         }
         self.spaces = spaces;
+    }
+}
+
+impl Round {
+    /// Says when the certificates of these files end. Those that cannot be read are said in the log once.
+    pub(super) fn certificates(
+        &mut self,
+        now: u64,
+        wanted: &[Certificate],
+        event: &mut EventBuilder,
+        send: &mut Send<'_>,
+    ) {
+        self.certificates.retain(|known, _| wanted.contains(known));
+        for certificate in wanted {
+            let known = self.certificates.get(certificate).copied();
+            if known.is_some_and(|at| !is_due(at, now)) {
+                continue;
+            }
+            self.certificates.insert(certificate.clone(), now);
+            let Certificate { path, unit } = certificate;
+            match certificates::not_after(path) {
+                Ok(end) => {
+                    event.start(Source::Sampler, Kind::CertificateEnd, now);
+                    event.slot(end).slot(clock::unix_ns() / 1_000_000_000);
+                    event.field(fields::FILE, &path.to_string_lossy()).field(fields::UNIT, unit);
+                    send(event);
+                }
+                Err(error) if known.is_none() => {
+                    tracing::warn!("cannot tell when {} ends: {error}; check --certificates", path.display());
+                }
+                Err(_) => {}
+            }
+        }
     }
 }
 

@@ -146,7 +146,12 @@ fn build(builder: &mut EventBuilder, output: &Output) -> Lane {
 
 fn build_state(builder: &mut EventBuilder, state: &UnitState) {
     let is_change = !state.active_before.is_empty() || !state.found;
-    let time_ns = if is_change { clock::boot_ns_of(state.changed_us) } else { clock::boot_ns() };
+    // A unit that was only loaded never changed.
+    let time_ns = if is_change && state.changed_us > 0 {
+        clock::boot_ns_of(state.changed_us)
+    } else {
+        clock::boot_ns()
+    };
     builder.start(Source::Systemd, Kind::UnitState, time_ns);
     builder.slot(state.changed_us).id(state.invocation).slot(u64::from(state.main_pid));
     builder.slot(u64::try_from(state.exec_code).unwrap_or(0));

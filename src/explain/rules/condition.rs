@@ -87,6 +87,7 @@ pub const KEY_NAMES: &[(&str, KeyKind)] = &[
     ("mount", KeyKind::Mount),
     ("owner", KeyKind::Owner),
     ("object", KeyKind::Object),
+    ("claimant", KeyKind::Claimant),
     ("pid", KeyKind::Pid),
     ("trace", KeyKind::Trace),
     ("node", KeyKind::Node),

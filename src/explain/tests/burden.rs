@@ -1,4 +1,4 @@
-//! What the engine costs, and that it stays within its bounds whatever comes.
+//! That the engine stays within its bounds whatever comes; `scripts/bench` has what it costs.
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -27,55 +27,6 @@ fn fact(kind: FactKind, unit: u64, run: u64, at_ns: u64, number: u64) -> Fact {
         .with("exit_code", 1_i64)
 }
 
-/// A second of ordinary life: mostly circumstances, now and then something that fails.
-fn ordinary(second: u64, number: &mut u64) -> Vec<Fact> {
-    let mut facts = Vec::new();
-    for step in 0..1000_u64 {
-        *number += 1;
-        let at_ns = second * SECOND_NS + step * 1_000_000;
-        let kind = match step % 100 {
-            0 => FactKind::ExitFailure,
-            1 => FactKind::UnitFailed,
-            2..=20 => FactKind::ConnectionRefused,
-            21..=60 => FactKind::LogError,
-            61..=80 => FactKind::UnitStarted,
-            _ => FactKind::Listener,
-        };
-        facts.push(fact(kind, step % 400, second, at_ns, *number));
-    }
-    facts
-}
-
-/// Scenario: a thousand facts a second for a minute, judged every 20 ms.
-/// Guarantees: everything is judged; what it costs is printed.
-#[test]
-fn a_thousand_facts_a_second() {
-    let mut engine = Explain::new([1; 16], shipped(), Bounds::default());
-    let (mut out, mut number, mut slowest) = (Vec::new(), 0, 0);
-    let mut spent = 0;
-    for second in 100..160 {
-        let facts = ordinary(second, &mut number);
-        let started = spent_us();
-        for (step, fact) in facts.into_iter().enumerate() {
-            let at_ns = fact.until_ns;
-            engine.insert(fact);
-            if step % 20 == 19 {
-                let settle = spent_us();
-                engine.settle(at_ns, 0, &mut out);
-                slowest = slowest.max(spent_us() - settle);
-            }
-        }
-        spent += spent_us() - started;
-    }
-    let stats = engine.stats();
-    assert_eq!(stats.window.inserted, 60_000);
-    assert!(!engine.is_dirty());
-    show(&format!(
-        "\n60 s of 1000 facts/s: {} per mille of a core, {slowest} us at most from the last fact to the verdict, {stats:?}\n",
-        spent / 60_000,
-    ));
-}
-
 /// Scenario: a million facts within a minute.
 /// Guarantees: no more are kept than the bound, what left is counted, and the engine still answers.
 #[test]
@@ -100,6 +51,19 @@ fn a_million_facts_stay_within_bounds() {
     show(&format!("\n10^6 facts: {} ms, {stats:?}\n", (spent_us() - started) / 1000));
 }
 
+/// So many units fail within the second 100.
+pub(crate) fn failures(engine: &mut Explain, count: u64) {
+    let mut out = Vec::new();
+    for number in 0..count {
+        let at_ns = 100 * SECOND_NS + number * SECOND_NS / count;
+        engine.insert(fact(FactKind::UnitFailed, number, 1, at_ns, number + 1));
+        if number % 2_000 == 0 {
+            engine.settle(at_ns, 0, &mut out);
+        }
+    }
+    engine.settle(101 * SECOND_NS, 0, &mut out);
+}
+
 /// Scenario: 10^5 units fail in one second, then one more does.
 /// Guarantees: incidents and facts stay within their bounds, what did not fit is counted, and the one more is
 /// found out once there is room.
@@ -108,14 +72,7 @@ fn a_hundred_thousand_failures_in_a_second() {
     let mut engine = Explain::new([1; 16], shipped(), Bounds::default());
     let mut out = Vec::new();
     let started = spent_us();
-    for number in 0..100_000_u64 {
-        let at_ns = 100 * SECOND_NS + number * 10_000;
-        engine.insert(fact(FactKind::UnitFailed, number, 1, at_ns, number + 1));
-        if number % 2_000 == 0 {
-            engine.settle(at_ns, 0, &mut out);
-        }
-    }
-    engine.settle(101 * SECOND_NS, 0, &mut out);
+    failures(&mut engine, 100_000);
     let stats = engine.stats();
     assert_eq!(stats.open, INCIDENTS_MAX);
     assert!(stats.refused > 0 && stats.facts <= Bounds::default().facts);

@@ -134,3 +134,26 @@ fn a_forecast_comes_true() {
     assert_eq!(states, [State::Open, State::Merged]);
     assert_eq!(out[1].merged_into.as_ref(), Some(&out[0].id));
 }
+
+/// Scenario: the end of a certificate comes nearer, from 40 days ahead, looked at once a day.
+/// Guarantees: silent until 30 days are left, then told with 30, 7 and 1 day left, each time with the exact end.
+#[test]
+fn the_end_of_a_certificate_is_told_three_times() {
+    const DAY_S: u64 = 86_400;
+    let mut engine = Explain::new([1; 16], shipped(), Bounds::default());
+    let (mut out, mut told) = (Vec::new(), Vec::new());
+    for day in 0..41 {
+        let (at_ns, left_s) = ((100 + day * DAY_S) * SECOND_NS, (40 - day) * DAY_S + 3_600);
+        let now_s = 1_800_000_000 + day * DAY_S;
+        let fact = trend("certificate", now_s + left_s, vec![(at_ns, now_s)]).with("file", "/etc/a.pem");
+        engine.insert(fact);
+        engine.settle(at_ns, 0, &mut out);
+        for incident in out.drain(..) {
+            assert_eq!((incident.state, incident.revision), (State::Forecast, told.len() as u64 + 1));
+            assert_eq!(incident.predictions[0].eta_s[0], left_s);
+            assert!(incident.root_cause.summary.contains("ends in"), "{}", incident.root_cause.summary);
+            told.push((40 - day, incident.severity.name()));
+        }
+    }
+    assert_eq!(told, [(29, "low"), (6, "medium"), (0, "high")]);
+}

@@ -4,41 +4,48 @@ mod burden;
 mod forecast;
 mod page;
 mod rules;
-mod story;
+pub(crate) mod story;
 
 use std::sync::Arc;
 
-use story::{Order, Story, stories};
+pub(crate) use burden::failures;
+use story::{Order, Story, arrivals, stories};
 
 use super::rules::RuleSet;
 use super::{Bounds, Explain, Incident};
+use crate::detect::Fact;
 
 /// How many orders each story is told in, besides the right one.
-const ORDERS: u64 = 120;
+pub(crate) const ORDERS: u64 = 120;
 
-fn shipped() -> Arc<RuleSet> {
+pub(crate) fn shipped() -> Arc<RuleSet> {
     Arc::new(RuleSet::shipped().unwrap_or_else(|error| panic!("{error}")))
 }
 
 /// What is left at the end: incidents that are not part of another, without the number of their revision.
 fn told(story: &Story, rules: &Arc<RuleSet>, order: Order) -> Vec<Incident> {
+    told_of(arrivals(story.parsed(), order), (story.end_ns(), story::BOOT_UNIX_NS), rules)
+}
+
+/// The same, of facts that arrive at these times.
+pub(crate) fn told_of(
+    arrivals: Vec<(u64, Fact, bool)>,
+    (end_ns, boot_unix_ns): (u64, u64),
+    rules: &Arc<RuleSet>,
+) -> Vec<Incident> {
     let mut engine = Explain::new([7; 16], Arc::clone(rules), Bounds::default());
     let mut out = Vec::new();
-    for (at_ns, fact, settle) in story.arrivals(order) {
+    for (at_ns, fact, settle) in arrivals {
         engine.insert(fact);
         if settle {
-            engine.settle(at_ns, story::BOOT_UNIX_NS, &mut out);
+            engine.settle(at_ns, boot_unix_ns, &mut out);
         }
     }
-    let end_ns = story.end_ns();
-    engine.settle(end_ns - 2_000_000_000, story::BOOT_UNIX_NS, &mut out);
-    engine.settle(end_ns, story::BOOT_UNIX_NS, &mut out);
-    let mut left: Vec<Incident> = engine
-        .incidents()
-        .filter(|incident| !matches!(incident.state, super::State::Merged | super::State::Withdrawn))
-        .cloned()
-        .collect();
-    left.iter_mut().for_each(|incident| incident.revision = 0);
+    engine.settle(end_ns - 2_000_000_000, boot_unix_ns, &mut out);
+    engine.settle(end_ns, boot_unix_ns, &mut out);
+    let is_left =
+        |incident: &&Incident| !matches!(incident.state, super::State::Merged | super::State::Withdrawn);
+    let mut left: Vec<Incident> = engine.incidents().filter(is_left).map(Incident::verdict).collect();
     left.sort_by(|one, other| one.id.cmp(&other.id));
     left
 }
@@ -110,7 +117,7 @@ fn no_story_is_missing() {
 }
 
 /// Writes past the harness, which keeps the output of tests that pass.
-fn show(text: &str) {
+pub(crate) fn show(text: &str) {
     use std::io::Write;
     std::io::stderr().lock().write_all(text.as_bytes()).unwrap();
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::show;
 use crate::detect::{FACT_KINDS, Fact, FactKind, KeyKind, Role, Subject};
 use crate::event::Source;
 use crate::explain::rules::{Part, RuleSet};
@@ -48,6 +49,7 @@ fn mistakes_are_named() {
     ] {
         let error = with(&rule(change)).expect_err(change);
         assert!(parts.iter().all(|part| error.contains(part)), "{change}: {error}");
+        show(&format!("\n{change}: {error}\n"));
     }
     let twice = format!("{}{}", rule("window = \"10s\""), rule("window = \"10s\""));
     assert!(with(&twice).expect_err("twice").contains("second rule"));
@@ -62,6 +64,7 @@ fn circles_are_refused() {
     for part in ["mine.toml:2:8", "closes a circle", "exit_failure", "unit_failed", "key `unit`"] {
         assert!(error.contains(part), "{part}: {error}");
     }
+    show(&format!("\na circle: {error}\n"));
     with(&circle.replace("KEY", "trace")).expect("no circle");
 }
 

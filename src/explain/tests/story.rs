@@ -60,18 +60,51 @@ pub(super) struct Story {
 
 /// In which order the facts arrive.
 #[derive(Clone, Copy)]
-pub(super) enum Order {
+pub(crate) enum Order {
     AsHappened,
     Shuffled(u64),
 }
 
 /// A sequence of numbers that looks random.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
         self.0 = mix(self.0.wrapping_add(0x9e37_79b9_7f4a_7c15));
         self.0 % sides
+    }
+}
+
+/// Each fact with when it arrives, and whether the engine judges then.
+pub(crate) fn arrivals(mut facts: Vec<Fact>, order: Order) -> Vec<(u64, Fact, bool)> {
+    facts.sort_by_key(|fact| fact.from_ns);
+    let Order::Shuffled(seed) = order else {
+        return facts.into_iter().map(|fact| (fact.until_ns, fact, true)).collect();
+    };
+    let mut dice = Dice(seed);
+    // Half of the orders are any order at all, the others what really happens: each source has its own delay.
+    let wild = seed % 2 == 0;
+    let start_ns = facts.first().map_or(0, |fact| fact.from_ns);
+    let mut arrivals: Vec<(u64, Fact, bool)> = Vec::new();
+    for fact in facts {
+        let late_ns = if wild { dice.roll(40_000_000_000) } else { late_ns(fact.source, &mut dice) };
+        let begin = if wild { start_ns } else { fact.until_ns };
+        // Told once more, later: after a reconnect a source says again what it said.
+        if dice.roll(4) == 0 {
+            arrivals.push((begin + late_ns + dice.roll(20_000_000_000), fact.clone(), dice.roll(2) == 0));
+        }
+        arrivals.push((begin + late_ns, fact, dice.roll(3) > 0));
+    }
+    arrivals.sort_by_key(|(at, ..)| *at);
+    arrivals
+}
+
+/// How late a source may be: Kubernetes half a minute, the journal a moment.
+pub(crate) fn late_ns(source: Source, dice: &mut Dice) -> u64 {
+    match source {
+        Source::Kubernetes => 30_000_000_000 + dice.roll(2_000_000_000),
+        Source::Journald => dice.roll(3_000_000_000),
+        _ => dice.roll(50_000_000),
     }
 }
 
@@ -83,36 +116,6 @@ pub(super) fn stories() -> Vec<Story> {
 impl Story {
     pub(super) fn parsed(&self) -> Vec<Fact> {
         self.facts.iter().enumerate().map(|(number, line)| fact(line, number as u64 + 1)).collect()
-    }
-
-    /// Each fact with when it arrives, and whether the engine judges then.
-    pub(super) fn arrivals(&self, order: Order) -> Vec<(u64, Fact, bool)> {
-        let mut facts = self.parsed();
-        let Order::Shuffled(seed) = order else {
-            facts.sort_by_key(|fact| fact.from_ns);
-            return facts.into_iter().map(|fact| (fact.until_ns, fact, true)).collect();
-        };
-        let mut dice = Dice(seed);
-        // Half of the orders are any order at all, the others what really happens: each source has its own
-        // delay.
-        let wild = seed % 2 == 0;
-        let mut arrivals: Vec<(u64, Fact, bool)> = Vec::new();
-        for fact in facts {
-            let late_ns = match fact.source {
-                _ if wild => dice.roll(40_000_000_000),
-                Source::Kubernetes => 30_000_000_000 + dice.roll(2_000_000_000),
-                Source::Journald => dice.roll(3_000_000_000),
-                _ => dice.roll(50_000_000),
-            };
-            let begin = if wild { START_NS } else { fact.until_ns };
-            // Told once more, later: after a reconnect a source says again what it said.
-            if dice.roll(4) == 0 {
-                arrivals.push((begin + late_ns + dice.roll(20_000_000_000), fact.clone(), dice.roll(2) == 0));
-            }
-            arrivals.push((begin + late_ns, fact, dice.roll(3) > 0));
-        }
-        arrivals.sort_by_key(|(at, ..)| *at);
-        arrivals
     }
 
     /// When the last judgement is made.
@@ -216,17 +219,20 @@ fn kind_of<'incident>(incident: &'incident Incident, id: &str) -> &'incident str
 }
 
 /// Whether the links lead from the root through facts of these kinds, one after the other.
-fn has_way(incident: &Incident, kinds: &[&str]) -> bool {
+pub(crate) fn has_way(incident: &Incident, kinds: &[&str]) -> bool {
     fn from(incident: &Incident, fact: &str, kinds: &[&str]) -> bool {
         let Some((first, rest)) = kinds.split_first() else { return true };
-        kind_of(incident, fact) == *first
-            && (rest.is_empty()
-                || incident.chain.iter().any(|link| link.from == fact && from(incident, &link.to, rest)))
+        // What happened once more, or to others, is the same step.
+        let goes_on = |link: &crate::explain::incident::Link| {
+            let stays = || kind_of(incident, &link.to) == *first && from(incident, &link.to, kinds);
+            link.from == fact && (from(incident, &link.to, rest) || stays())
+        };
+        kind_of(incident, fact) == *first && (rest.is_empty() || incident.chain.iter().any(goes_on))
     }
     kinds.is_empty() || from(incident, &incident.root_cause.fact, kinds)
 }
 
-fn ways(incident: &Incident) -> Vec<String> {
+pub(crate) fn ways(incident: &Incident) -> Vec<String> {
     let of = |link: &crate::explain::incident::Link| {
         format!("{} -> {} ({})", kind_of(incident, &link.from), kind_of(incident, &link.to), link.rule)
     };

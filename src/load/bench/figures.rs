@@ -6,7 +6,7 @@ use super::line::{Head, Line};
 use super::programs::Program;
 use super::report::{Measure, Report};
 use super::rounds::{self, Rounds};
-use super::{Rig, journal_tail, sampler, slowdown};
+use super::{Rig, explain, journal_tail, sampler, slowdown};
 use crate::load::LoadError;
 
 /// How a figure is measured.
@@ -22,6 +22,12 @@ enum How {
     Idle(Measure),
     /// The sampler with so many services beside it.
     Sampler(usize),
+    /// The agent under a load, beside the same without its flight recorder.
+    Recorder(LoadLeg),
+    /// The causal engine under so many facts a second for so many seconds.
+    Facts(u64, u64, Measure),
+    /// Crashes of services for so many seconds.
+    Verdicts(u64),
     /// An observed program.
     Real(Program),
     /// The worst observed program.
@@ -42,7 +48,7 @@ pub(super) struct Figure {
 }
 
 const fn load(rate: u64, seconds: u64) -> LoadLeg {
-    LoadLeg { rate, seconds, low_latency: false, durable: false }
+    LoadLeg { rate, seconds, low_latency: false, durable: false, recorder: true }
 }
 
 const MILLION: LoadLeg = load(1_000_000, 10);
@@ -189,6 +195,34 @@ pub(super) const FIGURES: &[Figure] = &[
         "the sampler's thread with 200 services, every 10 s, percent of a core",
     ),
     figure(
+        "recorder_cpu",
+        "pct",
+        Some(5.0),
+        How::Recorder(load(165_000, 10)),
+        "what the flight recorder adds to the agent's CPU at 165 k/s, against none",
+    ),
+    figure(
+        "explain_cpu",
+        "pct",
+        Some(2.0),
+        How::Facts(1_000, 60, Measure::ExplainPct),
+        "the causal engine alone at 1,000 facts/s, percent of a core",
+    ),
+    figure(
+        "explain_memory",
+        "MiB",
+        Some(64.0),
+        How::Facts(16_667, 120, Measure::ExplainMib),
+        "memory of the causal engine at 10^6 facts a minute for two minutes",
+    ),
+    figure(
+        "verdict_p99",
+        "ms",
+        Some(100.0),
+        How::Verdicts(30),
+        "from the end of a crashing service's process to the incident in --output",
+    ),
+    figure(
         "journal_backfill",
         "us",
         Some(1.0),
@@ -262,11 +296,30 @@ pub(super) fn measure(rig: &Rig, cache: &mut Cache, figure: &Figure) -> Result<L
             let rounds = rounds::run(1, 1, |_| sampler::run(rig, services))?;
             Ok(plain(head, &rounds, Measure::SamplerPct))
         }
+        How::Recorder(leg) => recorder(rig, head, leg),
+        How::Facts(rate, seconds, measure) => {
+            let rounds = rounds::run(1, rig.runs(5), |_| explain::engine(rig, rate, seconds))?;
+            Ok(plain(head, &rounds, measure))
+        }
+        How::Verdicts(seconds) => {
+            let rounds = rounds::run(1, rig.runs(3), |_| explain::verdicts(rig, seconds))?;
+            Ok(plain(head, &rounds, Measure::VerdictP99))
+        }
         How::Real(program) => slowdown::real(rig, head, program),
         How::Worst => slowdown::worst(rig, head),
         How::JournalBackfill => journal_backfill(rig, head),
         How::JournalTail => journal_tail(rig, head),
     }
+}
+
+fn recorder(rig: &Rig, head: Head, leg: LoadLeg) -> Result<Line, LoadError> {
+    let rounds =
+        rounds::run(2, rig.runs(7), |side| legs::agent(rig, LoadLeg { recorder: side == 0, ..leg }))?;
+    let (with, without) = (rounds.side(0), rounds.side(1));
+    let (own, other) = (values(&with, Measure::AgentUs), values(&without, Measure::AgentUs));
+    let added: Vec<f64> = own.iter().zip(&other).map(|(own, other)| (own / other - 1.0) * 100.0).collect();
+    let all: Vec<&Report> = with.iter().chain(&without).copied().collect();
+    Ok(Line::new(head, &added, &all, rounds.clean).with_details(&with, "").with_details(&without, "without_"))
 }
 
 fn journal_backfill(rig: &Rig, head: Head) -> Result<Line, LoadError> {

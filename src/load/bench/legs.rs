@@ -29,6 +29,8 @@ pub(super) struct LoadLeg {
     pub(super) low_latency: bool,
     /// The server writes to its disk.
     pub(super) durable: bool,
+    /// The flight recorder runs, as it does by default.
+    pub(super) recorder: bool,
 }
 
 /// What stands in the agent's place.
@@ -92,6 +94,9 @@ pub(super) fn agent(rig: &Rig, leg: LoadLeg) -> Result<Report, LoadError> {
     let (disk_before, received_before) = (disk::bytes_below(&store), server.received()?);
     let mut extra = rig.load_args();
     extra.extend(["--latency".to_owned(), if leg.low_latency { "low" } else { "normal" }.to_owned()]);
+    if !leg.recorder {
+        extra.push("--flight-recorder-bytes=0".to_owned());
+    }
     let agent = Agent::start(&rig.place, &rig.agent_cpus, &server, &extra)?;
     pause(Duration::from_secs(1))?;
 

@@ -67,6 +67,22 @@ measures! {
     FieldBytes = "field_bytes",
     /// From sending a message to reading it, median.
     TailMs = "tail_p50_ms",
+    /// CPU of the causal engine, percent of a core.
+    ExplainPct = "explain_cpu_pct",
+    /// The most CPU time of one judgement.
+    ExplainSlowest = "explain_slowest_ms",
+    /// Facts that the causal engine kept.
+    ExplainKept = "explain_facts_kept",
+    /// Memory of the causal engine: the peak of the first half of the run.
+    ExplainHalfMib = "explain_half_mib",
+    /// Memory of the causal engine: the peak of the whole run.
+    ExplainMib = "explain_mib",
+    /// From the end of a process to the incident that tells of it, median.
+    VerdictP50 = "verdict_p50_ms",
+    /// From the end of a process to the incident that tells of it.
+    VerdictP99 = "verdict_p99_ms",
+    /// Ends of processes that were told.
+    Verdicts = "verdicts",
     /// Operations a second of an observed program.
     Operations = "operations_per_s",
     /// CPU time of an observed program for one operation.

@@ -19,10 +19,16 @@ use crate::load::{LoadError, procfs};
 const THREAD: &str = "sampler";
 
 /// Cgroups that look like services, in every hierarchy that lets them be made.
-struct Services(Vec<PathBuf>);
+pub(super) struct Services(Vec<PathBuf>);
 
 impl Services {
-    fn make(count: usize) -> Result<Self, LoadError> {
+    /// The folders of one of them, one in each hierarchy.
+    pub(super) fn of(&self, number: usize) -> impl Iterator<Item = &PathBuf> {
+        let name = format!("s{number}.service");
+        self.0.iter().filter(move |path| path.ends_with(&name))
+    }
+
+    pub(super) fn make(count: usize) -> Result<Self, LoadError> {
         let mut services = Self(Vec::new());
         for point in ["", "unified", "memory", "pids", "cpu", "cpuacct"] {
             let point = Path::new("/sys/fs/cgroup").join(point);

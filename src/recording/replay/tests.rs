@@ -334,75 +334,11 @@ const STORIES: &[(&str, &[&str], &[&str])] = &[
     ),
 ];
 
-/// The roots of the incidents that each story comes to; none for silent ones.
-const VERDICTS: &[(&str, &[&str])] = &[
-    ("01-container-oom", &["memory_limit_hit container shop/web-1/web"]),
-    ("02-child-oom", &["memory_limit_hit container shop/api-1/api"]),
-    ("03-pod-limit", &["memory_limit_hit container shop/mix-1/app"]),
-    ("04-node-oom", &["node_memory_exhausted container shop/hog-1/hog"]),
-    ("05-unit-oom", &["memory_limit_hit unit leak.service"]),
-    ("06-oomd-pressure", &["pressure_kill unit batch.service"]),
-    ("07-disk-full", &["disk_full unit filler.service"]),
-    ("08-node-disk-pressure", &["disk_full container shop/chatty-1/chatty"]),
-    ("09-inodes", &["inodes_exhausted mount /srv"]),
-    ("10-fd-exhausted", &["fd_exhausted container shop/api-1/api"]),
-    ("11-refused", &["crash unit db.service"]),
-    ("12-dependency", &["unit_failed unit mnt-data.mount"]),
-    ("13-dns", &["memory_limit_hit unit unbound.service"]),
-    ("14-liveness-kill", &["probe_failed container shop/live-1/live"]),
-    ("15-cpu-throttle", &["cpu_throttled container shop/calc-1/calc"]),
-    ("16-io-latency", &["io_latency device sdb"]),
-    ("17-io-error", &["io_error device sdb"]),
-    ("18-bad-config", &["bad_config unit web.service"]),
-    ("19-spawn-failed", &["spawn_failed unit gone.service"]),
-    ("20-missing-configmap", &["config_missing container shop/cfg-1/app"]),
-    ("21-rollout-regression", &["rollout deployment shop/web"]),
-    ("22a-unauthorized", &["missing_image_pull_secret deployment shop/img"]),
-    ("22b-not-found", &["incorrect_image_reference deployment shop/img"]),
-    ("22c-dns", &["image_registry_dns_failure deployment shop/img"]),
-    ("22d-x509", &["image_pull_failed container shop/img-1/app"]),
-    ("23-segfault", &["crash unit calc.service"]),
-    ("24-abort", &["abort unit rusty.service"]),
-    ("25-start-timeout", &["hung unit slow.service"]),
-    ("25-watchdog", &["hung unit stuck.service"]),
-    ("26-tls-expired", &["certificate_expired unit kubelet.service"]),
-    ("27-pids-limit", &["pids_limit_hit unit bomb.service"]),
-    ("28-retransmits", &["retransmit_storm address 10.0.9.4"]),
-    ("29-conntrack", &["conntrack_full node node-1"]),
-    ("30-clock-jump", &["clock_jump node node-1"]),
-    ("31-kubelet-down", &["bad_config unit kubelet.service"]),
-    ("32-runtime-down", &["memory_limit_hit unit containerd.service"]),
-    ("33-link-down", &["network_unreachable link eth0"]),
-    ("34-cni-failure", &["crash container kube-system/cni-1/agent"]),
-    ("35-port-conflict", &["port_conflict unit new.service"]),
-    ("36-preemption", &["insufficient_node_cpu pod batch/big-1", "preempted pod shop/web-1"]),
-    ("37-volume", &["mount_failed pod shop/db-0"]),
-    ("38-human-kill", &["external_kill unit cache.service"]),
-    ("E1-two-faults", &["memory_limit_hit unit a.service", "bad_config unit b.service"]),
-    ("E2-old-rollout", &["memory_limit_hit container shop/web-1/web"]),
-    ("E3-lost-sources", &["insufficient_evidence unit c.service"]),
-    ("E4-oomkilled-exit-0", &["memory_limit_hit container shop/job-2/job"]),
-    ("E5-pid-reuse", &["memory_limit_hit unit one.service", "exit_failure unit two.service"]),
-    ("E6-relist", &["config_missing container shop/cfg-1/app"]),
-    (
-        "E8-before-start",
-        &["before_observation container shop/web-1/web", "before_observation unit old.service"],
-    ),
-    ("N1-restart", &[]),
-    ("N2-delete", &[]),
-    ("N3-one-restart", &["exit_failure container shop/web-1/web"]),
-    ("N4-job", &[]),
-    ("N4-oneshot", &[]),
-    ("N5-scan", &[]),
-    ("N6-plateau", &[]),
-    ("N7-small-tmpfs", &[]),
-];
-
-fn corpus() -> PathBuf {
+pub(super) fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus")
 }
 
-fn facts_of(recording: &Recording) -> Vec<Fact> {
+pub(super) fn facts_of(recording: &Recording) -> Vec<Fact> {
     let mut all = Vec::new();
     run(recording, |_, facts| all.extend(facts));
     all
@@ -513,36 +449,4 @@ fn every_story_has_its_row() {
         assert_eq!(files.remove(*name), Some(2), "{name}");
     }
     assert!(files.is_empty(), "without a row: {files:?}");
-}
-
-/// Scenario: every story through detectors and the causal engine.
-/// Guarantees: as many incidents as there are faults, each with the root that the story has, silent ones none; the same
-/// whatever the order of the lines.
-#[test]
-fn stories_have_their_verdicts() {
-    let rules = Arc::new(RuleSet::shipped().expect("the shipped rules are valid"));
-    let folder = tempfile::tempdir().expect("a directory");
-    let mut wrong = Vec::new();
-    for (name, roots) in VERDICTS {
-        let path = corpus().join(format!("{name}.jsonl"));
-        let text = std::fs::read_to_string(&path).expect("a story");
-        let incidents = incidents(&load(&[path]).expect("loaded"), Arc::clone(&rules));
-        let alive = incidents.iter().filter(|incident| incident.merged_into.is_none());
-        let said: Vec<String> = alive
-            .map(|incident| format!("{} {}", incident.root_cause.kind, incident.root_cause.entity))
-            .collect();
-        if said != *roots {
-            wrong.push(format!("{name}: {said:?}, not {roots:?}"));
-        }
-        let reversed: Vec<&str> =
-            text.lines().take(1).chain(text.lines().skip(1).collect::<Vec<_>>().into_iter().rev()).collect();
-        let path = folder.path().join("reversed.jsonl");
-        std::fs::write(&path, reversed.join("\n")).expect("written");
-        assert_eq!(
-            super::incidents(&load(&[path]).expect("loaded"), Arc::clone(&rules)),
-            incidents,
-            "{name}"
-        );
-    }
-    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }

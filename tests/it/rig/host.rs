@@ -67,25 +67,24 @@ fn boot() -> Rig {
     Rig { name: fact("rig=").to_owned(), leader: fact("leader=").parse().unwrap(), _hold: hold }
 }
 
-/// Tests that do not hold: entries that the journal of the rig should have do not arrive, or the tests before
-/// leave something behind.
-const UNSETTLED: [&str; 6] = [
-    "live_a_killed_agent_misses_no_entry",
-    "live_every_entry_is_one_event",
-    "live_kills_at_random_lose_nothing",
-    "live_scripts_do_what_they_say",
-    "live_a_burst_of_a_real_manager_is_told_whole",
-    "live_every_end_of_a_unit_is_told_once",
+/// Tests that do not hold yet, and what is known of it. `TAPIO_UNSETTLED=1` runs them.
+const UNSETTLED: [(&str, &str); 5] = [
+    ("live_every_entry_is_one_event", "it failed in one of three runs, and nobody has read why"),
+    (
+        "live_a_burst_of_a_real_manager_is_told_whole",
+        "of 5,000 starts at once a few are told only when they are over",
+    ),
+    ("live_the_managers_own_socket_will_do", "the socket of a manager in another container answers nothing"),
+    ("live_scripts_do_what_they_say", "it fails now and then after other tests"),
+    ("live_kills_at_random_lose_nothing", "its writer ends when journald is killed, now and then"),
 ];
 
 impl Rig {
     /// The rig of this test run; nothing, and said, where there is none.
     pub(super) fn get(test: &str) -> Option<&'static Self> {
-        if UNSETTLED.contains(&test) && std::env::var_os("TAPIO_UNSETTLED").is_none() {
-            skipped(
-                &format!("rig::{test}"),
-                "it fails now and then, and nobody knows why yet: TAPIO_UNSETTLED=1 runs it",
-            );
+        let unsettled = UNSETTLED.iter().find(|(name, _)| *name == test);
+        if let Some((_, why)) = unsettled.filter(|_| std::env::var_os("TAPIO_UNSETTLED").is_none()) {
+            skipped(&format!("rig::{test}"), &format!("{why}: TAPIO_UNSETTLED=1 runs it"));
             return None;
         }
         static RIG: OnceLock<Result<Rig, String>> = OnceLock::new();

@@ -20,23 +20,31 @@ const TRIES_MAX: u32 = 300;
 pub(super) struct Agent<'rig> {
     rig: &'rig Rig,
     pub(super) server: Server,
+    /// Paths of the rig that it cannot see.
+    hidden: &'static str,
 }
 
 impl<'rig> Agent<'rig> {
     /// Starts both, keeping the server's data in a folder, and waits until these collectors run.
     pub(super) fn start(rig: &'rig Rig, folder: &Path, collectors: &[&str], flags: &[&str]) -> Self {
-        let server = Server::start(folder, &[]);
-        let agent = Self { rig, server };
-        agent.start_again(flags);
+        let agent = Self::start_without(rig, folder, "", flags);
         agent.await_running(collectors);
+        agent
+    }
+
+    /// Starts both, the agent without these paths, and waits for nothing.
+    pub(super) fn start_without(rig: &'rig Rig, folder: &Path, hidden: &'static str, flags: &[&str]) -> Self {
+        let agent = Self { rig, server: Server::start(folder, &[]), hidden };
+        agent.start_again(flags);
         agent
     }
 
     /// Starts only the agent, with the same state as before.
     pub(super) fn start_again(&self, flags: &[&str]) {
         let server = format!("--server={}", self.server.grpc);
-        let unit = format!("--unit={UNIT}");
-        let mut command = vec!["systemd-run", "--quiet", "--collect", &unit];
+        let (unit, hidden) =
+            (format!("--unit={UNIT}"), format!("--property=InaccessiblePaths={}", self.hidden));
+        let mut command = vec!["systemd-run", "--quiet", "--collect", &unit, &hidden];
         command.extend(["--property=NetworkNamespacePath=/run/host-network", "--property=LimitNOFILE=4096"]);
         command.extend(["/usr/local/bin/tapio-collector", SOCKET, "--state-dir=/var/lib/tapio", &server]);
         command.extend(["--flush-interval=20ms", "--shutdown-deadline=20s"]);
@@ -58,17 +66,19 @@ impl<'rig> Agent<'rig> {
     }
 
     pub(super) fn await_running(&self, collectors: &[&str]) {
+        collectors.iter().for_each(|name| self.await_state(name, "running"));
+    }
+
+    pub(super) fn await_state(&self, collector: &str, wanted: &str) {
         let mut last = None;
         for _ in 0..TRIES_MAX {
             last = self.status();
-            let state =
-                |name: &&str| last.as_ref().map(|status| status["collectors"][*name]["state"].clone());
-            if collectors.iter().all(|name| state(name).is_some_and(|state| state == "running")) {
+            if last.as_ref().is_some_and(|status| status["collectors"][collector]["state"] == wanted) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        panic!("{collectors:?} do not run: {last:#?}\n{}", self.log());
+        panic!("{collector} is not {wanted}: {last:#?}\n{}", self.log());
     }
 
     /// What the agent logged.
@@ -116,6 +126,17 @@ impl<'rig> Agent<'rig> {
             std::thread::sleep(Duration::from_millis(100));
         }
         panic!("the server still waits for the agent: {:#}", self.server.json("/api/v1/status"));
+    }
+
+    /// Waits until the server has an event of a kind that is the one.
+    pub(super) fn await_event(&self, kind: &str, is_it: impl Fn(&Event) -> bool) {
+        for _ in 0..TRIES_MAX {
+            if self.events(kind).0.iter().any(&is_it) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        panic!("the {kind} that was waited for never came: {:#?}\n{}", self.status(), self.log());
     }
 
     /// All events of a kind, each id once, with how many there were.

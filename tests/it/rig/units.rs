@@ -24,7 +24,7 @@ fn repeated(states: &[Seen]) -> Vec<(String, u64, String, String)> {
 
 /// Says how long after the transition the event was there, for those that were announced.
 fn tell_latency(test: &str, states: &[Seen]) {
-    let announced = states.iter().filter(|seen| seen.slot("snapshot") == 0);
+    let announced = states.iter().filter(|seen| seen.slot("snapshot") == 0 && seen.slot("changed_us") > 0);
     let mut late: Vec<Duration> = announced.map(|seen| seen.late).collect();
     late.sort_unstable();
     let at = |permille: usize| late.get(late.len() * permille / 1000).copied().unwrap_or_default();
@@ -129,6 +129,30 @@ fn live_a_burst_of_a_real_manager_is_told_whole() {
     tell_latency(NAME, &states);
     let row = agent.stop();
     assert_eq!((row.ring_lost, &row.shed), (0, &BTreeMap::new()), "{row:?}");
+}
+
+/// Scenario: the same manager is asked through its own socket, without a bus; a unit fails.
+/// Guarantees: the failure is told once, with its invocation and status, and limits and relations are read.
+#[test]
+fn live_the_managers_own_socket_will_do() {
+    const NAME: &str = "live_the_managers_own_socket_will_do";
+    let Some(rig) = Rig::get(NAME) else { return };
+    let agent = Agent::start(&rig.path("/run/systemd/private"));
+    let Some(said) = rig.provoke(NAME, "exit-code") else { return };
+    let outcome = said.lines("outcome").next().unwrap();
+    let is_it = |seen: &Seen| {
+        seen.invocation() == outcome.field("invocation") && seen.field(fields::ACTIVE_STATE) == "failed"
+    };
+    agent.until("the failure", |agent| agent.of(Kind::UnitState).iter().any(is_it));
+    let is_read = |kind| agent.of(kind).iter().any(|seen| seen.field(fields::UNIT) == outcome.field("unit"));
+    agent.until("limits and relations", |_| is_read(Kind::UnitLimits) && is_read(Kind::UnitRelations));
+    let states = agent.of(Kind::UnitState);
+    let failed: Vec<&Seen> = states.iter().filter(|seen| is_it(seen)).collect();
+    let [seen] = failed[..] else { panic!("told {} times: {failed:#?}", failed.len()) };
+    assert_eq!(seen.slot("exec_status").to_string(), outcome.field("status"));
+    assert_eq!(repeated(&states), []);
+    tell_latency(NAME, &states);
+    agent.stop();
 }
 
 /// Scenario: the bus is killed and comes back, then the manager executes itself anew; a unit fails at each.

@@ -19,7 +19,7 @@ fn changes(agent: &Agent<'_>) -> Changes {
 }
 
 /// The sums of a source in the ledger that the agent sent last agree, and nothing was lost on the way.
-pub(super) fn assert_closed(row: &Value, source: &str) {
+fn assert_closed(row: &Value, source: &str) {
     let rows = row["ledger"]["rows"].as_array().unwrap();
     let ledger = rows.iter().find(|row| row["source"] == source).unwrap_or_else(|| panic!("{row:#}"));
     let number = |name: &str| ledger[name].as_u64().unwrap_or_else(|| panic!("{name}: {ledger:#}"));
@@ -65,6 +65,43 @@ fn live_every_transition_is_one_event() {
     assert_closed(&row, "systemd");
     let counts = format!("{} transitions and {} ends", heard.len(), outcomes.len());
     measured(NAME, &format!("{counts}, each told once; {again} found again"));
+}
+
+/// Scenario: the agent sees neither a bus nor the manager's socket; units fail in several ways.
+/// Guarantees: it says so, and each end is told with result and invocation, from the manager's records in the journal.
+#[test]
+fn live_the_journal_will_do_without_a_manager() {
+    const NAME: &str = "live_the_journal_will_do_without_a_manager";
+    let Some(rig) = Rig::get(NAME) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let hidden = "/run/dbus /run/systemd/private";
+    let agent = Agent::start_without(rig, folder.path(), hidden, &MANAGER_ONLY);
+    agent.await_state("systemd", "degraded");
+    let mut ends = 0;
+    for script in ["exit-code", "signal", "start-timeout", "watchdog", "spawn-failed"] {
+        let Some(said) = rig.provoke(NAME, script) else { continue };
+        for outcome in said.lines("outcome").filter(|outcome| outcome.field("state") == "failed") {
+            agent.await_event("unit_state", |event| {
+                event.field("ACTIVE_STATE") == "failed"
+                    && event.field("RESULT") == outcome.field("result")
+                    && event.0["slots"]["invocation_id"] == outcome.field("invocation")
+            });
+            ends += 1;
+        }
+    }
+    assert!(ends >= 4, "{ends}");
+    let (events, _) = agent.events("unit_state");
+    let mut failures: Vec<_> = events
+        .iter()
+        .filter(|event| event.field("ACTIVE_STATE") == "failed")
+        .map(|event| event.0["slots"]["invocation_id"].to_string())
+        .collect();
+    failures.sort_unstable();
+    let told = failures.len();
+    failures.dedup();
+    assert_eq!(told, failures.len(), "a failure was told twice: {events:#?}");
+    agent.stop();
+    measured(NAME, &format!("{ends} ends rebuilt from the journal"));
 }
 
 /// Scenario: 1,500 units start and end at once, a tenth of them fail; `busctl` listens beside the agent.

@@ -96,11 +96,11 @@ start() {
 }
 
 # Waits until a unit is in this state and at rest, then says how its run ended and fails if not so:
-#   outcome UNIT STATE RESULT CODE STATUS     code is exited, killed, dumped or - for no process
+#   outcome UNIT STATE RESULT CODE STATUS     code is exited, killed, dumped or - for no process; RESULT may be ONE|OTHER
 outcome() {
     await has "$1" ActiveState "$2"
     await has "$1" Job 0 ''
-    facts=$(systemctl show "$1" --property=InvocationID,Result,ExecMainCode,ExecMainStatus,NRestarts,StateChangeTimestampMonotonic)
+    facts=$(systemctl show "$1" --property=InvocationID,Result,ExecMainCode,ExecMainStatus,NRestarts,StateChangeTimestampMonotonic,ActiveState)
     fact() {
         printf '%s\n' "$facts" | sed -n "s/^$1=//p"
     }
@@ -114,7 +114,11 @@ outcome() {
     status=$(fact ExecMainStatus)
     say outcome "unit=$1" "invocation=$(fact InvocationID)" "result=${result:--}" "code=$code" "status=${status:-0}" \
         "restarts=$(fact NRestarts)" "changed_us=$(fact StateChangeTimestampMonotonic)" "state=$2"
-    [ "$result" = "$3" ] || fail "$1 ended with $result, not $3"
+    [ "$(fact ActiveState)" = "$2" ] || fail "$1 was $2 and is $(fact ActiveState) now"
+    case "|$3|" in
+    *"|$result|"*) ;;
+    *) fail "$1 ended with $result, not $3" ;;
+    esac
     [ "$code" = "$4" ] || fail "$1 ended $code, not $4"
     [ "${status:-0}" = "$5" ] || fail "$1 ended with status $status, not $5"
 }

@@ -13,10 +13,22 @@ MemorySwapMax=0
 ManagedOOMMemoryPressure=kill
 ManagedOOMMemoryPressureLimit=1%
 UNIT
+# It works through a file that is larger than what it may hold: what is freed is wanted again, and systemd-oomd only
+# looks at what is being freed.
+cat >/run/presses.py <<'PYTHON'
+with open("/var/tmp/pressed", "wb") as file:
+    file.write(bytes(64 << 20))
+held = bytearray(12 << 20)
+while True:
+    with open("/var/tmp/pressed", "rb", 0) as file:
+        while file.readinto(memoryview(held)[: 1 << 16]):
+            pass
+PYTHON
 unit pressed.service <<'UNIT'
 [Service]
 Slice=pressed.slice
-ExecStart=/usr/bin/python3 -c 'held = [bytearray(1 << 20) for _ in range(256)]\nwhile True:\n for block in held:\n  for at in range(0, len(block), 4096): block[at] ^= 1'
+ExecStart=/usr/bin/python3 /run/presses.py
+ExecStopPost=/bin/rm -f /var/tmp/pressed
 UNIT
 mkdir -p /run/systemd/oomd.conf.d
 printf '[OOM]\nDefaultMemoryPressureDurationSec=2s\n' >/run/systemd/oomd.conf.d/fast.conf

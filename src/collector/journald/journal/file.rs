@@ -179,6 +179,11 @@ impl File {
             && self.place.index() >= self.layout.entries(&self.map).unwrap_or(0)
     }
 
+    /// Whether journald has archived it and `refresh` has not seen that yet.
+    pub(super) fn is_archived_now(&self) -> bool {
+        !self.is_final && self.layout.state(&self.map) == State::Archived
+    }
+
     /// Looks at what may have changed: whether it will be written any more, and whether it was cut.
     pub(super) fn refresh(&mut self, gaps: &mut Gaps) {
         let links = self.handle.as_ref().and_then(|handle| handle.metadata().ok()).map(|file| file.nlink());

@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - At most `FILES_MAX` files are open; others wait until one was read to its end.
-//! - A file that is known by its inode is not opened again, whatever it is called by now.
+//! - A file that is known by its inode is not opened again, whatever it is called by now; one that got the inode of a
+//!   deleted file is.
 
 use std::cmp::Ordering;
 use std::fs;
@@ -35,12 +36,14 @@ struct Member {
     drained: u8,
 }
 
+/// What tells a file from one that got its inode later: its length and when it was written.
+type Stamp = (u64, (i64, i64));
+
 /// A file that could not be read, as it was then.
 #[derive(Debug)]
 struct Refused {
     inode: Inode,
-    /// Its length and when it was written.
-    stamp: (u64, (i64, i64)),
+    stamp: Stamp,
     /// Why, until it was told.
     cause: Option<Cause>,
 }
@@ -51,8 +54,8 @@ pub(super) struct Files {
     /// `None` for files in memory.
     source: Option<Source>,
     members: Vec<Member>,
-    /// Files that were read to their end and are still there.
-    done: Vec<Inode>,
+    /// Files that were read to their end and are still there, as they are since then.
+    done: Vec<(Inode, Stamp)>,
     refused: Vec<Refused>,
     pub(super) gaps: Gaps,
     start: Start,
@@ -224,12 +227,18 @@ impl Files {
         }
     }
 
-    /// Goes to a place in every file.
-    pub(super) fn seek(&mut self, start: Start) {
+    /// Goes to a place in every file. Returns the last entry before it, if one is left.
+    pub(super) fn seek(&mut self, start: Start) -> Option<Key> {
         self.reset(start);
+        let mut last: Option<Key> = None;
         for Member { file, .. } in &mut self.members {
-            seek(file, start);
+            last = later(last, seek(file, start));
         }
+        if let (Start::At(_), Some(before)) = (start, last) {
+            // Files that appear later are measured by numbers and not by a clock that may be set back.
+            self.start = Start::Behind(before);
+        }
+        last
     }
 
     /// Goes behind the last entry of every file.
@@ -237,11 +246,7 @@ impl Files {
         self.reset(Start::Head);
         for Member { file, .. } in &mut self.members {
             let id = file.layout.seqnum_id;
-            if let Some(last) = file.seek(|_| false).map(|entry| Key::new(id, &entry))
-                && self.last.is_none_or(|known| last.compare(&known) == Ordering::Greater)
-            {
-                self.last = Some(last);
-            }
+            self.last = later(self.last, file.seek(|_| false).map(|entry| Key::new(id, &entry)));
         }
         self.start = self.last.map_or(Start::Head, Start::Behind);
     }
@@ -277,6 +282,11 @@ impl Files {
         first
     }
 
+    /// Whether a file was closed for good since it was looked at: then there is a new one.
+    pub(super) fn is_rotated(&self) -> bool {
+        self.members.iter().any(|member| member.file.is_archived_now())
+    }
+
     /// Adds a file in memory.
     pub(super) fn add_map(&mut self, map: Map) {
         self.serials += 1;
@@ -300,11 +310,12 @@ impl Files {
             // Gone since it was listed: the next time says what became of it.
             let Ok(metadata) = fs::metadata(&path) else { continue };
             let inode = (metadata.dev(), metadata.ino());
-            seen.push(inode);
-            self.meet(path, inode, &metadata);
+            let stamp = (metadata.len(), (metadata.mtime(), metadata.mtime_nsec()));
+            seen.push((inode, stamp));
+            self.meet(path, inode, stamp);
         }
-        self.done.retain(|inode| seen.contains(inode));
-        self.refused.retain(|refused| seen.contains(&refused.inode));
+        self.done.retain(|done| seen.contains(done));
+        self.refused.retain(|refused| seen.contains(&(refused.inode, refused.stamp)));
         for member in &mut self.members {
             member.file.refresh(&mut self.gaps);
         }
@@ -312,15 +323,13 @@ impl Files {
     }
 
     /// Opens a file, if it is not known.
-    fn meet(&mut self, path: PathBuf, inode: Inode, metadata: &fs::Metadata) {
+    fn meet(&mut self, path: PathBuf, inode: Inode, stamp: Stamp) {
         if let Some(member) = self.members.iter_mut().find(|member| member.file.inode == inode) {
             // journald never writes again to what it gave such a name.
             member.file.is_final |= path.extension().is_some_and(|extension| extension == "journal~");
             member.file.path = path;
             return;
         }
-        let modified = (metadata.mtime(), metadata.mtime_nsec());
-        let stamp = (metadata.len(), modified);
         if let Some(refused) =
             self.refused.iter_mut().find(|refused| (refused.inode, refused.stamp) == (inode, stamp))
         {
@@ -330,14 +339,14 @@ impl Files {
             }
             return;
         }
-        if self.done.contains(&inode) || self.members.len() >= FILES_MAX {
+        if self.done.contains(&(inode, stamp)) || self.members.len() >= FILES_MAX {
             return;
         }
         self.serials = self.serials % u32::from(u16::MAX) + 1;
         match File::open(&path, self.serials) {
             Ok(mut file) => {
                 file.is_final |= path.extension().is_some_and(|extension| extension == "journal~");
-                seek(&mut file, self.start);
+                let _before = seek(&mut file, self.start);
                 self.refused.retain(|refused| refused.inode != inode);
                 self.members.push(Member { file, is_late: self.last.is_some(), drained: 0 });
                 // Others may have to wait for what it starts with.
@@ -355,14 +364,14 @@ impl Files {
     }
 
     /// Closes the files that were read to their end and are not needed to recognise what late ones repeat.
-    fn let_go(&mut self, seen: &[Inode]) {
+    fn let_go(&mut self, seen: &[(Inode, Stamp)]) {
         let late = self.members.iter().any(|member| member.is_late && member.file.head().is_some());
         let mut closed = Vec::new();
         self.members.retain_mut(|Member { file, drained, .. }| {
             *drained = if file.is_drained() { drained.saturating_add(1) } else { 0 };
             let keep = late || *drained < KEPT_REFRESHES;
-            if !keep && seen.contains(&file.inode) {
-                closed.push(file.inode);
+            if !keep {
+                closed.extend(seen.iter().find(|(inode, _)| *inode == file.inode));
             }
             keep
         });
@@ -376,8 +385,13 @@ fn earlier(known: Option<Key>, key: Key) -> Option<Key> {
     known.filter(|known| known.compare(&key) != Ordering::Greater).or(Some(key))
 }
 
-/// Goes to the first entry of a file that is to be read.
-fn seek(file: &mut File, start: Start) {
+fn later(known: Option<Key>, key: Option<Key>) -> Option<Key> {
+    let Some(known) = known else { return key };
+    key.filter(|key| key.compare(&known) == Ordering::Greater).or(Some(known))
+}
+
+/// Goes to the first entry of a file that is to be read. Returns the one before it.
+fn seek(file: &mut File, start: Start) -> Option<Key> {
     let id = file.layout.seqnum_id;
-    let _before = file.seek(|entry| start.admits(&Key::new(id, entry)));
+    file.seek(|entry| start.admits(&Key::new(id, entry))).map(|entry| Key::new(id, &entry))
 }

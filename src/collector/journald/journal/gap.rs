@@ -87,6 +87,11 @@ impl Gaps {
         }
     }
 
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// All of them; none afterwards.
     pub(super) fn take(&mut self) -> Vec<Gap> {
         std::mem::take(&mut self.0)

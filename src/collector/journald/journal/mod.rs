@@ -18,7 +18,7 @@ mod order;
 mod place;
 mod reader;
 #[cfg(test)]
-mod sample;
+pub(super) mod sample;
 #[cfg(test)]
 mod tests;
 mod values;

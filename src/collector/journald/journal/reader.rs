@@ -123,6 +123,8 @@ impl<'a> Entry<'a> {
 pub struct Reader {
     files: Files,
     values: Values,
+    /// The last entry before the position that was sought.
+    before: Option<Cursor>,
 }
 
 impl Reader {
@@ -140,7 +142,7 @@ impl Reader {
         files.refresh();
         // What was refused and is still the same is no file that is just being created.
         files.refresh();
-        Ok(Self { files, values: Values::new() })
+        Ok(Self { files, values: Values::new(), before: None })
     }
 
     /// The same for files in memory.
@@ -148,7 +150,7 @@ impl Reader {
     pub fn of_maps(maps: Vec<Map>) -> Self {
         let mut files = Files::new(None);
         maps.into_iter().for_each(|map| files.add_map(map));
-        Self { files, values: Values::new() }
+        Self { files, values: Values::new(), before: None }
     }
 
     /// Goes to a position.
@@ -156,13 +158,18 @@ impl Reader {
     /// # Errors
     /// None that a damaged file could cause.
     pub fn seek(&mut self, position: Position) -> Result<Seek, Error> {
+        self.before = None;
         match position {
-            Position::Head => self.files.seek(Start::Head),
+            Position::Head => {
+                let _none = self.files.seek(Start::Head);
+            }
             Position::Tail => self.files.seek_end(),
-            Position::RealtimeUs(time) => self.files.seek(Start::At(time)),
+            Position::RealtimeUs(time) => {
+                self.before = self.files.seek(Start::At(time)).map(|key| key.cursor());
+            }
             Position::Cursor(cursor) => {
                 let key = Key::from(&cursor);
-                self.files.seek(Start::Behind(key));
+                let _before = self.files.seek(Start::Behind(key));
                 if !self.files.is_behind(&key) {
                     let lost = self.files.first_of(key.seqnum_id).map(|next| {
                         // Its own entry was read already.
@@ -176,15 +183,28 @@ impl Reader {
         Ok(Seek::Exact)
     }
 
-    /// The next entry; `None` when there is none now. Cheap then: it looks at a word of each file.
+    /// The last entry before the time that was sought; `None` after another seek, and where the journal starts later.
+    #[must_use]
+    pub fn before(&self) -> Option<Cursor> {
+        self.before
+    }
+
+    /// The next entry; `None` when there is none now. Cheap then: it looks at two words of each file.
     #[expect(
         clippy::should_implement_trait,
         reason = "what is handed out borrows the reader, as no Iterator can"
     )]
     pub fn next(&mut self) -> Option<Entry<'_>> {
-        let Self { files, values } = self;
+        let Self { files, values, .. } = self;
         let (index, key) = loop {
-            let index = files.choose()?;
+            let Some(index) = files.choose() else {
+                // Where journald goes on is known at once, before it can be rotated and removed in its turn.
+                if !files.is_rotated() {
+                    return None;
+                }
+                files.refresh();
+                continue;
+            };
             let Some((file, head)) = files.at(index) else { continue };
             let missing = values.read(file.pages(), &head);
             let key = Key::new(file.layout.seqnum_id, &head);
@@ -202,6 +222,12 @@ impl Reader {
     /// Looks for new, renamed and deleted files. To be called now and then, a second apart at most.
     pub fn refresh(&mut self) {
         self.files.refresh();
+    }
+
+    /// Whether there is something that could not be read since the last call of `take_gaps`.
+    #[must_use]
+    pub fn has_gaps(&self) -> bool {
+        !self.files.gaps.is_empty()
     }
 
     /// What could not be read since the last call.

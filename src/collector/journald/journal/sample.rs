@@ -2,14 +2,14 @@
 //! has no use for.
 
 /// The boot of all entries.
-pub(super) const BOOT: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
+pub(in super::super) const BOOT: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
 /// When the first entry was written.
-pub(super) const START_US: u64 = 1_700_000_000_000_000;
+pub(in super::super) const START_US: u64 = 1_700_000_000_000_000;
 const HEADER_BYTES: usize = 272;
 
 /// A file that is being made.
-pub(super) struct Sample {
-    pub(super) bytes: Vec<u8>,
+pub(in super::super) struct Sample {
+    pub(in super::super) bytes: Vec<u8>,
     compact: bool,
     /// Data objects by payload.
     data: std::collections::BTreeMap<Vec<u8>, usize>,
@@ -19,7 +19,7 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    pub(super) fn new(compact: bool, seqnum_id: u8) -> Self {
+    pub(in super::super) fn new(compact: bool, seqnum_id: u8) -> Self {
         let mut bytes = vec![0; HEADER_BYTES];
         bytes[..8].copy_from_slice(b"LPKSHHRH");
         bytes[12] = if compact { 16 + 4 } else { 4 };
@@ -31,7 +31,7 @@ impl Sample {
     }
 
     /// A file with entries numbered from 1, each with some fields of its own and some that it shares.
-    pub(super) fn of(compact: bool, entries: u64) -> Self {
+    pub(in super::super) fn of(compact: bool, entries: u64) -> Self {
         let mut sample = Self::new(compact, 0xab);
         for number in 1..=entries {
             let own = format!("MESSAGE=entry {number}");
@@ -39,6 +39,16 @@ impl Sample {
             sample.entry(number, &fields);
         }
         sample
+    }
+
+    /// A file with entries of these numbers, which does not say that it is closed for good.
+    pub(in super::super) fn numbered(numbers: std::ops::Range<u64>) -> Vec<u8> {
+        let mut sample = Self::new(false, 0xab);
+        for number in numbers {
+            sample.entry(number, &[b"A=1"]);
+        }
+        sample.bytes[16] = 0;
+        sample.bytes
     }
 
     fn object(&mut self, kind: u8, flags: u8, size: usize) -> usize {
@@ -54,7 +64,7 @@ impl Sample {
     }
 
     /// A data object, unless there is one.
-    pub(super) fn data(&mut self, flags: u8, payload: &[u8]) -> usize {
+    pub(in super::super) fn data(&mut self, flags: u8, payload: &[u8]) -> usize {
         if let Some(&known) = self.data.get(payload) {
             return known;
         }
@@ -69,13 +79,13 @@ impl Sample {
     }
 
     /// Appends an entry of this number with these fields.
-    pub(super) fn entry(&mut self, number: u64, fields: &[&[u8]]) -> usize {
+    pub(in super::super) fn entry(&mut self, number: u64, fields: &[&[u8]]) -> usize {
         let items: Vec<usize> = fields.iter().map(|field| self.data(0, field)).collect();
         self.entry_of(number, &items)
     }
 
     /// The same with data objects that are there.
-    pub(super) fn entry_of(&mut self, number: u64, items: &[usize]) -> usize {
+    pub(in super::super) fn entry_of(&mut self, number: u64, items: &[usize]) -> usize {
         let item = if self.compact { 4 } else { 16 };
         let start = self.object(3, 0, 64 + item * items.len());
         let head = [number, START_US + number * 1000, number * 1000];
@@ -119,6 +129,6 @@ impl Sample {
 }
 
 /// Writes a word.
-pub(super) fn put(bytes: &mut [u8], at: usize, value: usize) {
+pub(in super::super) fn put(bytes: &mut [u8], at: usize, value: usize) {
     bytes[at..at + 8].copy_from_slice(&(value as u64).to_le_bytes());
 }
