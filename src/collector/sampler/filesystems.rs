@@ -49,7 +49,12 @@ pub(super) fn filesystems(mountinfo: &str) -> Vec<Filesystem> {
             device: u64::from(major) << 20 | u64::from(minor),
             point: mount.point,
             kind: mount.kind.to_owned(),
-            name: mount.what.strip_prefix("/dev/").and_then(|path| path.rsplit('/').next()).unwrap_or_default().to_owned(),
+            name: mount
+                .what
+                .strip_prefix("/dev/")
+                .and_then(|path| path.rsplit('/').next())
+                .unwrap_or_default()
+                .to_owned(),
         };
         let whole = mount.root == "/";
         let rank = |whole: bool, point: &Path| (!whole, point.as_os_str().len());
