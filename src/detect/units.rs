@@ -56,7 +56,8 @@ fn waited(before: &str, behind: &str) -> Option<FactKind> {
         before if stops(before) => Some(FactKind::StopTimeout),
         // The state between was too short to be seen.
         "running" | "exited" | "mounted" => {
-            matches!(behind, "stop-sigkill" | "final-sigterm" | "final-sigkill").then_some(FactKind::StopTimeout)
+            matches!(behind, "stop-sigkill" | "final-sigterm" | "final-sigkill")
+                .then_some(FactKind::StopTimeout)
         }
         _ => Some(FactKind::StartTimeout),
     }
