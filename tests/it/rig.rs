@@ -19,6 +19,7 @@ pub(crate) mod expected;
 mod host;
 mod inside;
 mod kept;
+mod received;
 pub(crate) mod replay;
 pub(crate) mod script;
 mod soak;

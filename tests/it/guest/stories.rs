@@ -36,7 +36,8 @@ fn stories_are_told() {
         .env("TAPIO_GUEST_ACCEL", "kvm")
         .output()
         .unwrap();
-    let log = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let log =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "the guest ended with {}: {log}", output.status);
     let left = |name: &str, what: &str| folder.path().join(format!("{name}.{what}"));
     let mut wrong = Vec::new();
@@ -48,7 +49,8 @@ fn stories_are_told() {
         let story = STORIES.iter().find(|story| story.script == name).unwrap();
         let mut complaints = story.complaints(&told);
         complaints.extend(differences(&told, &replayed(&left(name, "record"))));
-        let roots: Vec<_> = told.iter().map(|one| format!("{} of {}", one.root_cause.kind, one.root_cause.entity)).collect();
+        let roots: Vec<_> =
+            told.iter().map(|one| format!("{} of {}", one.root_cause.kind, one.root_cause.entity)).collect();
         table += &format!("{:<5} {name:<21} {}\n", story.id, roots.join(", "));
         wrong.extend(complaints.into_iter().map(|what| format!("{name}: {what}")));
     }

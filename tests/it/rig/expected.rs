@@ -25,6 +25,9 @@ pub(crate) struct Story {
     pub(crate) before: bool,
     /// Whether what it needs is in the recording: what the kernel's rings lost, only the ledger has.
     pub(crate) recorded: bool,
+    /// What is known of a story that is not told as it should be; nothing where it is. `TAPIO_UNSETTLED=1` provokes these,
+    /// too.
+    pub(crate) unsettled: &'static str,
 }
 
 /// What an incident must say besides.
@@ -50,7 +53,7 @@ const fn told(
     roots: &'static [&'static str],
     way: &'static [&'static str],
 ) -> Story {
-    Story { id, script, roots, way, says: &[], flags: &[], before: false, recorded: true }
+    Story { id, script, roots, way, says: &[], flags: &[], before: false, recorded: true, unsettled: "" }
 }
 
 const fn silent(id: &'static str, script: &'static str) -> Story {
@@ -70,13 +73,19 @@ impl Story {
         Self { recorded: false, ..self }
     }
 
+    #[expect(dead_code, reason = "for the next one")]
+    const fn unsettled(self, why: &'static str) -> Self {
+        Self { unsettled: why, ..self }
+    }
+
     const fn before(self) -> Self {
         Self { before: true, ..self }
     }
 }
 
 /// Flags of an agent that sees everything but a cluster, and looks more often than one that is to cost little.
-pub(crate) const EVERYTHING: [&str; 3] = ["--enable-k8s=false", "--filter-errno-budget=100", "--sampler-interval=1s"];
+pub(crate) const EVERYTHING: [&str; 3] =
+    ["--enable-k8s=false", "--filter-errno-budget=100", "--sampler-interval=1s"];
 
 /// The stories that a host with systemd can have, and the controls.
 pub(crate) const STORIES: &[Story] = &[
@@ -105,7 +114,11 @@ pub(crate) const STORIES: &[Story] = &[
         "7",
         "disk-full",
         &["disk_full of unit filler.service"],
-        &["disk_full unit filler.service", "disk_full unit writer.service", "unit_failed unit writer.service"],
+        &[
+            "disk_full unit filler.service",
+            "disk_full unit writer.service",
+            "unit_failed unit writer.service",
+        ],
     ),
     told(
         "9",
@@ -145,8 +158,8 @@ pub(crate) const STORIES: &[Story] = &[
     told(
         "12",
         "mount-failed",
-        &["exit_failure of unit srv-archive.mount"],
-        &["exit_failure unit srv-archive.mount", "dependency_failed unit index.service"],
+        &["unit_failed of unit srv-archive.mount"],
+        &["unit_failed unit srv-archive.mount", "dependency_failed unit index.service"],
     )
     .says(&[Affected("unit search.service")]),
     told(
@@ -257,9 +270,15 @@ pub(crate) const STORIES: &[Story] = &[
         &["memory_limit_hit of unit fault-memory.service", "bad_config of unit fault-config.service"],
         &["memory_limit_hit unit fault-memory.service", "unit_failed unit fault-memory.service"],
     ),
-    told("E3", "bus-kill", &["insufficient_evidence of unit without-bus.service"], &[]),
+    told(
+        "E3",
+        "bus-kill",
+        // That the bus was killed is seen by the kernel, which missed nothing.
+        &["insufficient_evidence of unit without-bus.service", "external_kill of unit dbus.service"],
+        &[],
+    ),
     told("E3", "lost-sources", &["insufficient_evidence of unit silent.service"], &[])
-        .flags(&["--ring-bytes=1M"])
+        .flags(&["--ring-bytes=64KiB"])
         .unrecorded(),
     told(
         "E5",
@@ -283,7 +302,8 @@ impl Story {
         if roots != wanted {
             return vec![format!("{roots:?}, not {wanted:?}")];
         }
-        let Some(first) = incidents.iter().find(|one| Some(&*said(one)) == self.roots.first().copied()) else {
+        let Some(first) = incidents.iter().find(|one| Some(&*said(one)) == self.roots.first().copied())
+        else {
             return Vec::new();
         };
         let mut list: Vec<String> = self.says.iter().filter_map(|says| says.complaint(first)).collect();

@@ -33,11 +33,18 @@ pub(super) fn keep(story: &Story, agent: &Agent<'_>, units: &BTreeSet<String>, r
         return;
     }
     let concerns = |text: &str| units.iter().any(|unit| text.contains(unit.as_str()));
-    let cited: BTreeSet<String> = facts(record)
+    let facts = facts(record);
+    let cited: BTreeSet<String> = facts
         .iter()
         .filter(|fact| concerns(&fact.to_string()) || fact["kind"] == "evidence_gap")
         .flat_map(|fact| fact["events"].as_array().cloned().unwrap_or_default())
         .filter_map(|event| event.as_str().map(str::to_owned))
+        .collect();
+    // File systems that these facts are about, from before they were full.
+    let keys = |fact: &Value| fact["keys"].as_array().cloned().unwrap_or_default();
+    let of_units = facts.iter().filter(|fact| concerns(&fact.to_string())).flat_map(keys);
+    let places: BTreeSet<String> = of_units
+        .filter_map(|key| Some(format!("MOUNT={}\\n", key.as_str()?.strip_prefix("mount=")?)))
         .collect();
     let answer = agent.server.json("/api/v1/events?limit=100000");
     let all = answer.as_array().expect("a list");
@@ -45,17 +52,34 @@ pub(super) fn keep(story: &Story, agent: &Agent<'_>, units: &BTreeSet<String>, r
         let kind = event["kind"].as_str().unwrap_or_default();
         matches!(kind, "unit_limits" | "cgroup_created" | "tcp_listen" | "filesystem_usage")
     };
+    let is_place = |event: &Value| {
+        event["kind"] == "filesystem_usage"
+            && places.iter().any(|place| event.to_string().contains(place.as_str()))
+    };
     let id = |event: &Value| {
         // BOOT:SOURCE:PRODUCER:SEQUENCE; facts leave the boot out.
-        event["id"].as_str().and_then(|id| id.split_once(':')).map(|(_, id)| id.to_owned()).unwrap_or_default()
+        event["id"]
+            .as_str()
+            .and_then(|id| id.split_once(':'))
+            .map(|(_, id)| id.to_owned())
+            .unwrap_or_default()
     };
     let mut kept: Vec<&Value> = all
         .iter()
-        .filter(|event| cited.contains(&id(event)) || introduces(event) && concerns(&event.to_string()))
+        .filter(|event| {
+            let introduced = introduces(event) && concerns(&event.to_string());
+            cited.contains(&id(event)) || introduced || is_place(event)
+        })
         .collect();
     kept.sort_by_key(|event| event["time"].as_str().map(str::to_owned));
+    if kept.is_empty() {
+        return;
+    }
     assert!(kept.len() <= KEPT_MAX, "{} events of {}", kept.len(), story.script);
-    let about = format!("recorded live: tests/rigs/provoke/{}.sh", story.script.split(' ').next().unwrap_or_default());
+    let about = format!(
+        "recorded live: tests/rigs/provoke/{}.sh",
+        story.script.split(' ').next().unwrap_or_default()
+    );
     let mut text = format!("{}\n", json!({ "host": "tapio-rig", "about": about }));
     for event in kept {
         writeln!(text, "{event}").expect("memory");

@@ -16,10 +16,21 @@ pub(crate) fn said(output: &str) -> Vec<Incident> {
     last.into_values().collect()
 }
 
-/// Incidents that count: those that turned out to be part of another, or none, do not.
+/// Incidents that count: those that turned out to be part of another, or none, do not; nor do those of others on the same
+/// kernel.
 pub(crate) fn alive(incidents: Vec<Incident>) -> Vec<Incident> {
-    let counts = |incident: &Incident| !matches!(incident.state, State::Merged | State::Withdrawn);
-    incidents.into_iter().filter(counts).collect()
+    let is_over = |incident: &Incident| matches!(incident.state, State::Merged | State::Withdrawn);
+    incidents.into_iter().filter(|incident| !is_over(incident) && !is_of_others(incident)).collect()
+}
+
+/// Whether it happened beside the rig: in a container, of which the rig has none, or in another rig. The kernel tells of
+/// all of them.
+pub(crate) fn is_of_others(incident: &Incident) -> bool {
+    let root = incident.facts.iter().find(|fact| fact.id == incident.root_cause.fact);
+    let cgroup = root.and_then(|root| root.keys.get("cgroup")?.get(0)?.as_str());
+    // Units of the rig have paths that begin with their slice.
+    matches!(&*incident.root_cause.entity.kind, "container" | "pod")
+        || cgroup.is_some_and(|path| path.starts_with("/tapio-"))
 }
 
 /// What a recording says.
