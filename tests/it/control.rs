@@ -145,6 +145,9 @@ fn a_missing_privilege_has_its_code() {
 /// Longest wait for a line of the log, or for the end of a program: a test that waits this long has failed.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// Lines of a log that no test has looked at yet: more than any agent here writes.
+const LINES_MAX: usize = 1 << 16;
+
 /// An agent that is killed if the test forgets it.
 pub(super) struct Running {
     child: Child,
@@ -155,7 +158,7 @@ impl Running {
     pub(super) fn start(command: &mut Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (line, log) = mpsc::channel();
+        let (line, log) = mpsc::sync_channel(LINES_MAX);
         // Reads to the end whatever the test looks at, so that the program never waits for its reader.
         std::thread::spawn(move || lines.map_while(Result::ok).all(|text| line.send(text).is_ok()));
         Self { child, log }
