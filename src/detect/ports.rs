@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - Who listened before the observation began is not known, and nobody is named then.
-//! - At most [`PORTS_MAX`] end points are remembered.
+//! - At most [`PORTS_MAX`] ports are remembered, each at [`ADDRESSES_MAX`] addresses.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,11 @@ use super::seen::Seen;
 use super::text::{canonical, slot_address};
 use crate::event::Kind;
 
-/// End points remembered, at most.
+/// Ports remembered, at most.
 const PORTS_MAX: usize = 8192;
+
+/// Addresses of one port, at most: who listens at more is not named.
+const ADDRESSES_MAX: usize = 64;
 
 /// Listeners of one port, by address: how many sockets, and whose.
 type Listeners = BTreeMap<String, (u32, String)>;
@@ -51,6 +54,9 @@ impl Ports {
         let listeners = self.ports.entry(port, Listeners::new);
         let address = canonical(ip);
         if seen.number("listening") == 1 {
+            if listeners.len() >= ADDRESSES_MAX && !listeners.contains_key(&address) {
+                return;
+            }
             let (count, owner) = listeners.entry(address).or_default();
             *count += 1;
             *owner = seen.subject().to_string();
@@ -82,6 +88,25 @@ impl Ports {
         });
         if let Some(holder) = holder {
             fact.detail.insert("holder", Value::Text(holder));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: addresses of listeners, and of those who want the same port.
+    /// Guarantees: all addresses are everybody's; two of them are not each other's.
+    #[test]
+    fn addresses_overlap() {
+        for (one, other, expected) in [
+            ("*", "10.0.0.1", true),
+            ("10.0.0.1", "*", true),
+            ("::1", "::1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+        ] {
+            assert_eq!(overlap(one, other), expected, "{one} {other}");
         }
     }
 }
