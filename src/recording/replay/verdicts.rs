@@ -423,6 +423,12 @@ const LATE_DIFFERS: &[&str] = &[
     "35-port-conflict",
     "36-preemption",
     "E6-relist",
+    "live-oom-child",
+    "live-oom-kill",
+    "live-disk-full",
+    "live-inodes",
+    "live-port-conflict",
+    "live-two-faults",
 ];
 
 /// Scenario: the events of the stories come to the detectors late: those of Kubernetes half a minute, those of the journal
