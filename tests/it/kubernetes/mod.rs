@@ -16,3 +16,5 @@ mod memory;
 mod place;
 /// A real API server, restarted, compacted, with RBAC.
 mod plane;
+/// Pods that run nowhere, by the hundred, at a real API server.
+mod played;
