@@ -137,7 +137,7 @@ fn rollouts(changes: &[(&str, &str, u64)]) -> Vec<String> {
         builder.field(fields::CHANGED, changed);
         let event = Event::parse(builder.finish()).expect("an event");
         let id = EventId { source: Source::Kubernetes, producer: 0, sequence: step };
-        objects.event(&Seen { event, owner: &owner, id, host: "n1" }, &mut out);
+        objects.event(&Seen { event, owner: &owner, id, host: "n1", above: &Default::default() }, &mut out);
     }
     out.iter().map(|fact| format!("{} {:?}", fact.subject, fact.detail.get("revision"))).collect()
 }
