@@ -17,6 +17,9 @@ const EVENTS_MAX: usize = 8192;
 /// Pods behind a service that are remembered, at most.
 const PODS_MAX: usize = 8;
 
+/// How the taints begin that the cluster puts on nodes for their state.
+const STATE_TAINT: &str = "node.kubernetes.io/";
+
 /// What an Event says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Meaning {
@@ -157,8 +160,12 @@ pub(super) struct Objects {
     told: Bounded<(String, String, &'static str), u64>,
     /// By workload: the revision that was seen.
     revisions: Bounded<String, String>,
+    /// By `ReplicaSet`: the pods that it was to have.
+    replicas: Bounded<String, u64>,
     /// By service: the pods that were ready.
     behind: Bounded<String, Vec<String>>,
+    /// The taints that nodes have: node, and taint with its effect.
+    taints: Bounded<(String, String), ()>,
 }
 
 impl Default for Objects {
@@ -166,7 +173,9 @@ impl Default for Objects {
         Self {
             told: Bounded::new(EVENTS_MAX),
             revisions: Bounded::new(EVENTS_MAX),
+            replicas: Bounded::new(EVENTS_MAX),
             behind: Bounded::new(EVENTS_MAX),
+            taints: Bounded::new(EVENTS_MAX),
         }
     }
 }
@@ -177,13 +186,17 @@ impl Detector for Objects {
             Kind::ObjectEvent => self.announced(seen, out),
             Kind::ObjectChange => self.changed(seen, out),
             Kind::EndpointsReady => out.extend(self.endpoints(seen)),
-            Kind::NodeCondition => out.extend(condition(seen)),
+            Kind::NodeCondition => {
+                self.tainted(seen);
+                out.extend(condition(seen));
+            }
             _ => {}
         }
     }
 
     fn evicted(&self) -> u64 {
-        self.told.evicted() + self.revisions.evicted() + self.behind.evicted()
+        let of_workloads = self.revisions.evicted() + self.replicas.evicted() + self.behind.evicted();
+        self.told.evicted() + of_workloads + self.taints.evicted()
     }
 }
 
@@ -191,6 +204,10 @@ impl Objects {
     fn announced(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>) {
         let (reason, message) = (seen.field(fields::REASON), seen.field(fields::MESSAGE));
         let Some(meaning) = classify(&reason, &message) else { return };
+        // Each pod of a lost node gets one, too; what is lost is the node, which says so itself.
+        if meaning.kind == FactKind::NodeNotReady && seen.field(fields::OBJECT).starts_with("Pod/") {
+            return;
+        }
         let about = match seen.field(fields::OBJECT) {
             object if object.is_empty() => seen.subject().to_string(),
             object => object.into_owned(),
@@ -206,11 +223,30 @@ impl Objects {
         let fact = seen.fact_about(meaning.kind, about_subject(seen)).with("count", count);
         let fact = with_text(with_text(fact, "reason", &reason), "text", &message);
         if meaning.kind == FactKind::Unschedulable
-            && let Some(kind) = scheduling_cause(&message)
+            && let Some(kind) = scheduling_cause(&message, self.has_taints_of_people())
         {
             out.push(with_text(seen.fact_about(kind, about_subject(seen)), "text", &message));
         }
         out.push(worded(fact, meaning, &message));
+    }
+
+    /// Learns what taints nodes have.
+    fn tainted(&mut self, seen: &Seen<'_>) {
+        if seen.field(fields::CONDITION) != "Taint" {
+            return;
+        }
+        let taint = (seen.field(fields::NODE).into_owned(), seen.field(fields::REASON).into_owned());
+        if seen.field(fields::STATUS) == "True" {
+            self.taints.insert(taint, ());
+        } else {
+            self.taints.remove(&taint);
+        }
+    }
+
+    /// Whether every taint that is known was put there by somebody, and none by the cluster for the state of a node.
+    fn has_taints_of_people(&self) -> bool {
+        let mut all = self.taints.iter().peekable();
+        all.peek().is_some() && all.all(|((_, taint), ())| !taint.starts_with(STATE_TAINT))
     }
 
     /// A service whose last ready endpoint is gone: with the pods that it had.
@@ -252,6 +288,7 @@ impl Objects {
             out.push(with_text(seen.with_message(fact), "reason", &reason));
             return;
         }
+        out.extend(self.begun(seen, &name, &changed));
         let revision = seen.field(fields::REVISION).into_owned();
         let before = self.revisions.get(&name).cloned();
         if !revision.is_empty() {
@@ -272,6 +309,31 @@ impl Objects {
             .with("generation", seen.number("generation"));
         let fact = with_text(with_text(fact, "change", &changed), "image", &seen.field(fields::IMAGE));
         out.push(fact.with("replicas", seen.number("desired")));
+    }
+}
+
+impl Objects {
+    /// A new revision of a Deployment, which does not say by which hash its pods know it: the `ReplicaSet` does that begins
+    /// to make them, be it a new one or that of an earlier revision.
+    fn begun(&mut self, seen: &Seen<'_>, name: &str, changed: &str) -> Option<Fact> {
+        let (owner, revision) = (seen.field(fields::OWNER), seen.field(fields::REVISION));
+        let is_revision = name.starts_with("ReplicaSet/") && owner.starts_with("Deployment/");
+        if !is_revision || revision.is_empty() || seen.number("part") > 0 {
+            return None;
+        }
+        let desired = seen.number("desired");
+        let desired_before = self.replicas.get(&name.to_owned()).copied().unwrap_or(0);
+        self.replicas.insert(name.to_owned(), desired);
+        if desired == 0 || desired_before > 0 {
+            return None;
+        }
+        let before = self.revisions.get(&owner.to_string()).cloned();
+        self.revisions.insert(owner.to_string(), revision.to_string());
+        // What the first list finds has not changed, and the first revision replaces nothing.
+        let before = before.filter(|before| *before != *revision && !changed.is_empty())?;
+        let fact = seen.fact_about(FactKind::Rollout, object(&owner));
+        let fact = with_text(fact, "image", &seen.field(fields::IMAGE));
+        Some(fact.with("change", format!("revision {before} -> {revision}")).with("replicas", desired))
     }
 }
 
@@ -334,8 +396,9 @@ fn worded(fact: Fact, meaning: Meaning, message: &str) -> Fact {
     }
 }
 
-/// Why no node takes a pod, where one reason excludes them all.
-fn scheduling_cause(message: &str) -> Option<FactKind> {
+/// Why no node takes a pod, where one reason excludes them all. Since Kubernetes 1.34 the scheduler does not say which taint
+/// it is: `of_people` says whether those that are known are no states of nodes.
+fn scheduling_cause(message: &str, of_people: bool) -> Option<FactKind> {
     // "0/3 nodes are available: 3 Insufficient cpu. preemption: ...": one reason, for as many nodes as there are.
     let (nodes, rest) = message.strip_prefix("0/")?.split_once(" nodes are available: ")?;
     let reasons = rest.split(". ").next()?.trim_end_matches('.');
@@ -343,7 +406,11 @@ fn scheduling_cause(message: &str) -> Option<FactKind> {
     if reason.contains(", ") {
         return None;
     }
-    let taint = reason.contains("untolerated taint") && !reason.contains("node.kubernetes.io/");
+    let taint = match reason.split_once("untolerated taint") {
+        Some((_, named)) if named.trim_start().starts_with('{') => !named.contains(STATE_TAINT),
+        Some(_) => of_people,
+        None => false,
+    };
     match () {
         () if reason.starts_with("Insufficient cpu") => Some(FactKind::InsufficientNodeCpu),
         () if reason.starts_with("Insufficient memory") => Some(FactKind::InsufficientNodeMemory),

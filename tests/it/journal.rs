@@ -12,7 +12,7 @@ mod export;
 /// The agent and journald, killed again and again.
 mod kills;
 /// A journald of our own, with the reader at its heels.
-mod live;
+pub(crate) mod live;
 /// Files from systemd-journal-remote.
 mod writer;
 

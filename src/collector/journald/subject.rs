@@ -90,10 +90,15 @@ fn of_kernel<'entry>(said: &Said<'entry>) -> Subject<'entry> {
     let line = kernel::parse(said.text(Name::Message));
     let value =
         |name| line.as_ref()?.fields.iter().find(|(found, _)| *found == name).map(|(_, value)| *value);
-    // The limit's owner is the subject of an out-of-memory kill; a kill for the whole host is the node's.
-    let path = value(fields::LIMIT_CGROUP)
-        .or_else(|| value(fields::CGROUP).filter(|_| value(fields::CONSTRAINT).is_none()));
-    let owner = path.and_then(of_path).unwrap_or(Owner::Node);
+    let owner_in = |name| value(name).and_then(of_path);
+    // The limit's owner is the subject of an out-of-memory kill; a kill for the whole host is the node's. The limit of a
+    // pod is that of its containers together, so that a pod of one is at its limit first: the container is who was over it.
+    let owner = match (owner_in(fields::LIMIT_CGROUP), owner_in(fields::CGROUP)) {
+        (Some(Owner::Pod(_)), Some(victim @ Owner::Container(_))) => victim,
+        (Some(limited), _) => limited,
+        (None, Some(victim)) if value(fields::CONSTRAINT).is_none() => victim,
+        _ => Owner::Node,
+    };
     let pid = value(fields::PID).and_then(|pid| pid.parse().ok());
     Subject { line: line.clone(), ..subject(owner, None, pid) }
 }

@@ -95,7 +95,10 @@ fn pulls_fail_for_a_reason() {
 /// Guarantees: a cause only where one reason excludes every node.
 #[test]
 fn one_reason_is_a_cause() {
+    let unnamed = "0/1 nodes are available: 1 node(s) had untolerated taint(s). no new claims to deallocate";
+    assert_eq!(scheduling_cause(unnamed, true), Some(FactKind::TaintTolerationMismatch));
     for (message, expected) in [
+        (unnamed, None),
         (
             "0/3 nodes are available: 3 Insufficient cpu. preemption: 0/3 nodes are available: 3 No preemption victims.",
             Some(FactKind::InsufficientNodeCpu),
@@ -113,6 +116,48 @@ fn one_reason_is_a_cause() {
         ("0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.", None),
         ("no nodes", None),
     ] {
-        assert_eq!(scheduling_cause(message), expected, "{message}");
+        assert_eq!(scheduling_cause(message, false), expected, "{message}");
     }
+}
+
+/// What changes of `ReplicaSet`s are told as, each a name, what changed, and how many pods are wanted.
+fn rollouts(changes: &[(&str, &str, u64)]) -> Vec<String> {
+    use super::super::fact::EventId;
+    use crate::event::{Event, EventBuilder, Source};
+    let owner = crate::entity::Entity { kind: crate::entity::EntityKind::Object, ..Default::default() };
+    let mut builder = EventBuilder::default();
+    let (mut objects, mut out) = (Objects::default(), Vec::new());
+    for (step, (revision, changed, desired)) in (1_u64..).zip(changes) {
+        builder.start(Source::Kubernetes, Kind::ObjectChange, step * 1_000_000_000);
+        for slot in Kind::ObjectChange.info().slots {
+            builder.slot(if slot.name == "desired" { *desired } else { 0 });
+        }
+        builder.owner(fields::OBJECT, &format!("ReplicaSet/shop/web-{revision}"));
+        builder.field(fields::OWNER, "Deployment/shop/web").field(fields::REVISION, revision);
+        builder.field(fields::CHANGED, changed);
+        let event = Event::parse(builder.finish()).expect("an event");
+        let id = EventId { source: Source::Kubernetes, producer: 0, sequence: step };
+        objects.event(&Seen { event, owner: &owner, id, host: "n1", above: &Default::default() }, &mut out);
+    }
+    out.iter().map(|fact| format!("{} {:?}", fact.subject, fact.detail.get("revision"))).collect()
+}
+
+/// Scenario: `ReplicaSet`s as a first list finds them, in a rolling update, scaled to nothing and back, and taken back
+/// to an earlier revision.
+/// Guarantees: each change of the revision is one rollout of the Deployment, with the hash that its pods have; all else
+/// is none.
+#[test]
+fn replica_sets_show_revisions() {
+    let of_b = || vec![format!("deployment shop/web {:?}", Some(Value::from("b")))];
+    assert_eq!(rollouts(&[("a", "new", 2)]), Vec::<String>::new(), "the first replaces nothing");
+    assert_eq!(rollouts(&[("a", "", 2), ("b", "", 1)]), Vec::<String>::new(), "they were there");
+    assert_eq!(
+        rollouts(&[("a", "", 2), ("b", "new", 1), ("a", "spec.replicas", 1), ("b", "spec.replicas", 2)]),
+        of_b()
+    );
+    assert_eq!(rollouts(&[("a", "", 2), ("b", "new", 0), ("b", "spec.replicas", 1)]), of_b());
+    let idle = [("a", "", 2), ("a", "spec.replicas", 0), ("a", "spec.replicas", 2)];
+    assert_eq!(rollouts(&idle), Vec::<String>::new(), "scaled to nothing and back");
+    let back = rollouts(&[("b", "", 0), ("a", "", 2), ("b", "spec.replicas", 1)]);
+    assert_eq!(back, of_b(), "an earlier revision comes back");
 }

@@ -14,14 +14,14 @@ const JOURNALD: &str = "/lib/systemd/systemd-journald";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A private journald.
-pub(super) struct Journald {
+pub(crate) struct Journald {
     name: String,
     storage: &'static str,
     child: Child,
 }
 
 /// Why there can be none.
-pub(super) fn unavailable() -> Option<&'static str> {
+pub(crate) fn unavailable() -> Option<&'static str> {
     if !Path::new(JOURNALD).exists() {
         return Some("systemd-journald is not installed");
     }
@@ -39,13 +39,32 @@ impl Journald {
 
     /// One that keeps its files in this directory: `/run/log/journal` or `/var/log/journal`.
     pub(super) fn start_in(storage: &'static str, test: &str) -> Self {
+        Self::start_with(storage, test, "")
+    }
+
+    /// One that takes what the kernel logs, and has taken what it logged before.
+    pub(crate) fn of_kernel(test: &str) -> Self {
+        let journald = Self::start_with("/run/log/journal", test, "ReadKMsg=yes\n");
+        let mark = format!("{} begins", journald.name);
+        // Without its end a line may still be continued, and nobody can read it.
+        std::fs::write("/dev/kmsg", format!("{mark}\n")).expect("root writes to the kernel's log");
+        journald.wait_for(|| {
+            let mut command = Command::new("journalctl");
+            command.args(["--quiet", "--output=cat", "--lines=100", "_TRANSPORT=kernel", "--directory"]);
+            let output = command.arg(journald.directory()).output().expect("journalctl starts");
+            String::from_utf8_lossy(&output.stdout).contains(&mark)
+        });
+        journald
+    }
+
+    fn start_with(storage: &'static str, test: &str, more: &str) -> Self {
         let name = format!("tapio-{test}-{}", std::process::id());
         let kind = if storage.starts_with("/run") { "volatile" } else { "persistent" };
         let conf = format!(
             "[Journal]\nStorage={kind}\nRateLimitBurst=0\nRateLimitIntervalSec=0\nRuntimeMaxUse=200M\n\
              SystemMaxUse=4G\nSystemMaxFiles=10000\nRuntimeMaxFileSize=8M\nSystemMaxFileSize=8M\n\
              SystemKeepFree=1M\nRuntimeKeepFree=1M\nSplitMode=uid\n\
-             ForwardToSyslog=no\nForwardToWall=no\n"
+             ForwardToSyslog=no\nForwardToWall=no\n{more}"
         );
         std::fs::write(config(&name), conf).expect("root writes to /etc/systemd");
         let child = spawn(&name);
@@ -69,7 +88,7 @@ impl Journald {
         PathBuf::from(format!("/run/systemd/journal.{}/socket", self.name))
     }
 
-    pub(super) fn directory(&self) -> PathBuf {
+    pub(crate) fn directory(&self) -> PathBuf {
         let machine = std::fs::read_to_string("/etc/machine-id").expect("it was there");
         Path::new(self.storage).join(format!("{}.{}", machine.trim(), self.name))
     }

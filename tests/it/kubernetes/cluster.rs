@@ -13,7 +13,7 @@ use crate::skipped;
 const PODS: &str = "/api/v1/namespaces/shop/pods";
 
 /// Makes a pod of the node whose one container is like this, with what else the pod needs.
-fn run(plane: &Plane, name: &str, container: &Value, more: &Value) {
+pub(super) fn run(plane: &Plane, name: &str, container: &Value, more: &Value) {
     let mut container = container.clone();
     container["name"] = json!("main");
     if container["image"].is_null() {
@@ -28,11 +28,11 @@ fn run(plane: &Plane, name: &str, container: &Value, more: &Value) {
     plane.post(PODS, &json!({"metadata": {"name": name}, "spec": spec}));
 }
 
-fn shell(script: &str) -> Value {
+pub(super) fn shell(script: &str) -> Value {
     json!({"command": ["sh", "-c", script]})
 }
 
-fn limited(mut container: Value, memory: &str) -> Value {
+pub(super) fn limited(mut container: Value, memory: &str) -> Value {
     container["resources"] = json!({"limits": {"memory": memory}});
     container
 }

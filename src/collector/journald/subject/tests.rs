@@ -140,6 +140,10 @@ fn kernel_lines_are_the_nodes() {
     assert_eq!(read(&kernel(oom)), "a.service [7] oom_kill");
     let host = "oom-kill:constraint=CONSTRAINT_NONE,x=y,global_oom,task_memcg=/system.slice/a.service,task=py,pid=7,uid=3";
     assert_eq!(read(&kernel(host)), "node [7] oom_kill");
+    let pod = "oom-kill:constraint=CONSTRAINT_MEMCG,x=y,oom_memcg=/kubepods/burstable/pod11111111-2222-3333-4444-555555555555,\
+        task_memcg=/kubepods/burstable/pod11111111-2222-3333-4444-555555555555/";
+    let pod = format!("{pod}{CONTAINER},task=py,pid=7,uid=33");
+    assert_eq!(read(&kernel(&pod)), "container 8d2f [7] oom_kill");
     let fork = "cgroup: fork rejected by pids controller in /system.slice/f.service";
     assert_eq!(read(&kernel(fork)), "f.service fork_refused");
     assert_eq!(read(&kernel("crash[77]: segfault at 0 ip 0 sp 0 error 6 in c[1+1]")), "node [77] segfault");
