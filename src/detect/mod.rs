@@ -27,6 +27,7 @@ mod names;
 mod net;
 mod objects;
 mod oom;
+mod ports;
 mod relations;
 mod scan;
 mod seen;
@@ -46,6 +47,7 @@ use crate::entity::Entity;
 use crate::event::{Event, Kind, Source};
 use devices::Devices;
 use names::Names;
+use ports::Ports;
 
 /// A state machine that makes facts of the events of some kinds.
 pub trait Detector: Send + std::fmt::Debug {
@@ -155,8 +157,11 @@ pub fn is_watched(event: &Event<'_>) -> bool {
 #[derive(Debug)]
 pub struct Detectors {
     host: String,
+    /// See [`Seen::above`].
+    above: [String; 2],
     names: Names,
     devices: Devices,
+    ports: Ports,
     detectors: Vec<(u128, Box<dyn Detector>)>,
 }
 
@@ -165,7 +170,14 @@ impl Detectors {
     #[must_use]
     pub fn new(host: &str) -> Self {
         let detectors = DETECTORS.iter().map(|info| (info.kinds, (info.make)())).collect();
-        Self { host: host.to_owned(), names: Names::default(), devices: Devices::default(), detectors }
+        Self {
+            host: host.to_owned(),
+            above: Default::default(),
+            names: Names::default(),
+            devices: Devices::default(),
+            ports: Ports::default(),
+            detectors,
+        }
     }
 
     /// Looks at one event, whose full number is `sequence`, and appends what it says.
@@ -176,10 +188,14 @@ impl Detectors {
         let header = event.header();
         let Some(source) = Source::from_number(header.source) else { return };
         let id = EventId { source, producer: header.producer, sequence };
-        let Self { host, names, devices, detectors } = self;
-        let seen = Seen { event: *event, owner, id, host };
+        let Self { host, above, names, devices, ports, detectors } = self;
+        if let Some((v1, found)) = seen::above(event, owner) {
+            above[usize::from(v1)] = found;
+        }
+        let seen = Seen { event: *event, owner, id, host, above };
         names.learn(&seen);
         devices.learn(&seen);
+        ports.learn(&seen);
         let first = out.len();
         let bit = 1 << (event.header().kind & 127);
         for (_, detector) in detectors.iter_mut().filter(|(kinds, _)| kinds & bit != 0) {
@@ -188,6 +204,7 @@ impl Detectors {
         for fact in out.iter_mut().skip(first) {
             names.complete(fact);
             devices.complete(fact);
+            ports.complete(fact);
         }
     }
 
@@ -200,6 +217,7 @@ impl Detectors {
         for fact in out.iter_mut().skip(first) {
             self.names.complete(fact);
             self.devices.complete(fact);
+            self.ports.complete(fact);
         }
     }
 
@@ -209,6 +227,7 @@ impl Detectors {
         self.detectors.iter().map(|(_, detector)| detector.evicted()).sum::<u64>()
             + self.names.evicted()
             + self.devices.evicted()
+            + self.ports.evicted()
     }
 }
 

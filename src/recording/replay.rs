@@ -160,6 +160,8 @@ pub fn remarks(recording: &Recording) -> String {
 }
 
 #[cfg(test)]
+mod live;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod verdicts;

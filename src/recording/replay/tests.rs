@@ -370,7 +370,7 @@ fn text_of(facts: &[Fact]) -> String {
 fn stories_bring_their_facts() {
     let bless = std::env::var_os("TAPIO_BLESS").is_some();
     let mut wrong = Vec::new();
-    for (name, wanted, unwanted) in STORIES {
+    for (name, wanted, unwanted) in STORIES.iter().chain(live::FACTS) {
         let path = corpus().join(format!("{name}.jsonl"));
         let recording = load(std::slice::from_ref(&path)).unwrap_or_else(|error| panic!("{error}"));
         let facts = facts_of(&recording);
@@ -417,7 +417,7 @@ fn the_order_of_lines_means_nothing() {
         seed = crate::event::mix(seed.wrapping_add(1));
         usize::try_from(seed % bound as u64).expect("small")
     };
-    for (name, ..) in STORIES {
+    for (name, ..) in STORIES.iter().chain(live::FACTS) {
         let path = corpus().join(format!("{name}.jsonl"));
         let text = std::fs::read_to_string(&path).expect("a story");
         let expected = facts_of(&load(&[path]).expect("loaded"));
@@ -445,7 +445,7 @@ fn every_story_has_its_row() {
         let stem = path.file_stem().and_then(|stem| stem.to_str()).expect("a name").to_owned();
         *files.entry(stem).or_default() += usize::from(is_own);
     }
-    for (name, ..) in STORIES {
+    for (name, ..) in STORIES.iter().chain(live::FACTS) {
         assert_eq!(files.remove(*name), Some(2), "{name}");
     }
     assert!(files.is_empty(), "without a row: {files:?}");
