@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tapio::explain::Incident;
@@ -16,6 +16,9 @@ const SOCKET: &str = "--socket=/run/tapio/collector.sock";
 
 /// Longest wait for the agent to be or say something.
 const TRIES_MAX: u32 = 300;
+
+/// Longest wait for an event.
+const EVENT_WAIT_MAX: Duration = Duration::from_secs(90);
 
 /// A running agent and its server.
 pub(super) struct Agent<'rig> {
@@ -131,13 +134,13 @@ impl<'rig> Agent<'rig> {
 
     /// Waits until the server has an event of a kind that is the one.
     pub(super) fn await_event(&self, kind: &str, is_it: impl Fn(&Event) -> bool) {
-        for _ in 0..TRIES_MAX {
-            if self.events(kind).0.iter().any(&is_it) {
-                return;
-            }
+        let until = Instant::now() + EVENT_WAIT_MAX;
+        let mut found = false;
+        while !found && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(200));
+            self.each_event(kind, |event| found |= is_it(event));
         }
-        panic!("the {kind} that was waited for never came: {:#?}\n{}", self.status(), self.log());
+        assert!(found, "the {kind} that was waited for never came: {:#?}\n{}", self.status(), self.log());
     }
 
     /// Shows each event of a kind, each id once, however many there are.

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,8 +38,8 @@ pub(crate) struct Server {
     child: Running,
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
-    /// What it says on its standard error; kept open so that it can go on.
-    log: BufReader<std::process::ChildStderr>,
+    /// Reads what it says on its standard error, to the end: a full pipe would stop it.
+    log: JoinHandle<String>,
 }
 
 impl Server {
@@ -67,6 +68,11 @@ impl Server {
             if let Some((_, addresses)) = line.split_once("agents: ") {
                 let (grpc, http) = addresses.trim().split_once("; queries: ").expect("two addresses");
                 let (grpc, http) = (grpc.parse().expect("an address"), http.parse().expect("an address"));
+                let log = std::thread::spawn(move || {
+                    let mut said = String::new();
+                    log.read_to_string(&mut said).expect("text");
+                    said
+                });
                 return Self { child, grpc, http, log };
             }
         }
@@ -86,8 +92,7 @@ impl Server {
     fn terminate(mut self) -> (Option<i32>, String) {
         let pid = rustix::process::Pid::from_child(&self.child.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
-        let mut said = String::new();
-        self.log.read_to_string(&mut said).expect("text");
+        let said = self.log.join().expect("its log is read");
         (self.child.0.wait().expect("it ends").code(), said)
     }
 

@@ -91,14 +91,34 @@ logged() {
     journalctl --quiet --grep="$2" "_SYSTEMD_INVOCATION_ID=$(property "$1" InvocationID)" | grep -q .
 }
 
-# Starts units and goes on at once; what becomes of the start is what the script is about.
-start() {
-    systemctl start --no-block "$@"
+# Whether a unit has begun to start since the script began. Until then its state, its invocation and its log are those
+# of an earlier run of the script.
+begun() {
+    [ "$(property "$1" InactiveExitTimestampMonotonic)" -gt "$begun_us" ]
 }
 
-# Whether a unit came into this state since the script began: an earlier run of the script left it in one, too.
+# Starts units, without what an earlier run of the script left, and goes on as soon as they have begun; what becomes of
+# the start is what the script is about.
+start() {
+    systemctl reset-failed "$@" 2>/dev/null || true
+    systemctl start --no-block "$@"
+    for started in "$@"; do
+        await begun "$started"
+    done
+}
+
+# Whether a unit came into this state since the script began.
 came_into() {
-    has "$1" ActiveState "$2" && [ "$(property "$1" StateChangeTimestampMonotonic)" -gt "$begun_us" ]
+    systemctl show "$1" --property=ActiveState,StateChangeTimestampMonotonic | {
+        state='' changed=0
+        while IFS='=' read -r name value; do
+            case $name in
+            ActiveState) state=$value ;;
+            *) changed=$value ;;
+            esac
+        done
+        [ "$state" = "$2" ] && [ "$changed" -gt "$begun_us" ]
+    }
 }
 
 # Waits until a unit has come into this state and is at rest, then says how its run ended and fails if not so:

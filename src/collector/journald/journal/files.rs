@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::directory;
+use super::directory::Listing;
 use super::file::{File, Inode, OpenError};
 use super::gap::{Cause, Gaps};
 use super::layout::EntryHead;
@@ -25,6 +25,8 @@ const FILES_MAX: usize = 512;
 const TURN_ENTRIES_MAX: u32 = 256;
 /// How often a file that was read is kept, for files that appear and may repeat it.
 const KEPT_REFRESHES: u8 = 3;
+/// How often a listing that holds is believed before the directories are read again all the same.
+const BELIEFS_MAX: u8 = 20;
 
 /// A file and what the merge knows of it.
 #[derive(Debug)]
@@ -57,6 +59,9 @@ pub(super) struct Files {
     /// Files that were read to their end and are still there, as they are since then.
     done: Vec<(Inode, Stamp)>,
     refused: Vec<Refused>,
+    /// What is known of the directories, and how often it may still be believed.
+    listing: Option<Listing>,
+    beliefs: u8,
     pub(super) gaps: Gaps,
     start: Start,
     /// The last entry that was handed out.
@@ -82,6 +87,8 @@ impl Files {
             members: Vec::new(),
             done: Vec::new(),
             refused: Vec::new(),
+            listing: None,
+            beliefs: 0,
             gaps: Gaps::default(),
             start: Start::Head,
             last: None,
@@ -258,6 +265,7 @@ impl Files {
         self.turn = Turn::default();
         // What was read to its end and let go is to be read again.
         self.done.clear();
+        self.listing = None;
         self.refresh();
         self.members.iter_mut().for_each(|member| member.is_late = false);
     }
@@ -302,8 +310,14 @@ impl Files {
 
     /// Looks for new, renamed and deleted files, and lets go those that were read.
     pub(super) fn refresh(&mut self) {
+        if self.is_unchanged() {
+            self.members.iter_mut().for_each(|member| member.file.refresh(&mut self.gaps));
+            return;
+        }
         let Some(source) = &self.source else { return };
-        let paths = directory::files(source);
+        let mut listing = Listing::of(source);
+        let paths = std::mem::take(&mut listing.files);
+        self.listing = Some(listing);
         self.leave();
         let mut seen = Vec::with_capacity(paths.len());
         for path in paths {
@@ -320,6 +334,17 @@ impl Files {
             member.file.refresh(&mut self.gaps);
         }
         self.let_go(&seen);
+    }
+
+    /// Whether only files that are open can have changed since the last look. On an idle host this is nearly all that a
+    /// look costs.
+    fn is_unchanged(&mut self) -> bool {
+        let waits = self.members.len() >= FILES_MAX
+            || !self.refused.is_empty()
+            || self.members.iter().any(|member| member.file.is_drained());
+        let same = !waits && self.beliefs > 0 && self.listing.as_ref().is_some_and(Listing::holds);
+        self.beliefs = if same { self.beliefs - 1 } else { BELIEFS_MAX };
+        same
     }
 
     /// Opens a file, if it is not known.
