@@ -21,6 +21,7 @@ mod errnos;
 mod fact;
 mod gaps;
 mod gauges;
+mod hindsight;
 mod kernel;
 mod messages;
 mod names;
@@ -40,15 +41,33 @@ pub use fact::{
     Value,
 };
 pub use gaps::ledger_gap;
+pub use hindsight::{Hindsight, News, Shown};
 pub use seen::Seen;
 
 use crate::entity::Entity;
-use crate::event::{Event, Kind, Source};
+use crate::event::{Event, Kind};
 use devices::Devices;
-use names::Names;
+
+/// A copy of a detector, whatever it is.
+pub trait Copied {
+    /// With all that it remembers.
+    fn copied(&self) -> Box<dyn Detector>;
+}
+
+impl<D: Detector + Clone + 'static> Copied for D {
+    fn copied(&self) -> Box<dyn Detector> {
+        Box::new(self.clone())
+    }
+}
+
+impl Clone for Box<dyn Detector> {
+    fn clone(&self) -> Self {
+        (**self).copied()
+    }
+}
 
 /// A state machine that makes facts of the events of some kinds.
-pub trait Detector: Send + std::fmt::Debug {
+pub trait Detector: Copied + Send + std::fmt::Debug {
     /// Looks at an event of one of its kinds.
     fn event(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>);
 
@@ -151,11 +170,10 @@ pub fn is_watched(event: &Event<'_>) -> bool {
     }
 }
 
-/// All detectors of a host.
-#[derive(Debug)]
+/// All detectors of a host. They take events as they come: [`Hindsight`] shows them in order.
+#[derive(Debug, Clone)]
 pub struct Detectors {
     host: String,
-    names: Names,
     devices: Devices,
     detectors: Vec<(u128, Box<dyn Detector>)>,
 }
@@ -165,30 +183,26 @@ impl Detectors {
     #[must_use]
     pub fn new(host: &str) -> Self {
         let detectors = DETECTORS.iter().map(|info| (info.kinds, (info.make)())).collect();
-        Self { host: host.to_owned(), names: Names::default(), devices: Devices::default(), detectors }
+        Self { host: host.to_owned(), devices: Devices::default(), detectors }
     }
 
-    /// Looks at one event, whose full number is `sequence`, and appends what it says.
-    pub fn event(&mut self, event: &Event<'_>, owner: &Entity, sequence: u64, out: &mut Vec<Fact>) {
-        if !is_watched(event) {
-            return;
-        }
-        let header = event.header();
-        let Some(source) = Source::from_number(header.source) else { return };
-        let id = EventId { source, producer: header.producer, sequence };
-        let Self { host, names, devices, detectors } = self;
+    /// The name of the host.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Looks at one event that [`is_watched`], by its name, and appends what it says.
+    pub fn event(&mut self, event: &Event<'_>, owner: &Entity, id: EventId, out: &mut Vec<Fact>) {
+        let Self { host, devices, detectors } = self;
         let seen = Seen { event: *event, owner, id, host };
-        names.learn(&seen);
         devices.learn(&seen);
         let first = out.len();
         let bit = 1 << (event.header().kind & 127);
         for (_, detector) in detectors.iter_mut().filter(|(kinds, _)| kinds & bit != 0) {
             detector.event(&seen, out);
         }
-        for fact in out.iter_mut().skip(first) {
-            names.complete(fact);
-            devices.complete(fact);
-        }
+        out.iter_mut().skip(first).for_each(|fact| devices.complete(fact));
     }
 
     /// Appends what was held back until now, `CLOCK_BOOTTIME` nanoseconds.
@@ -197,18 +211,13 @@ impl Detectors {
         for (_, detector) in &mut self.detectors {
             detector.tick(now_ns, out);
         }
-        for fact in out.iter_mut().skip(first) {
-            self.names.complete(fact);
-            self.devices.complete(fact);
-        }
+        out.iter_mut().skip(first).for_each(|fact| self.devices.complete(fact));
     }
 
     /// What all of them forgot because there was more than they have room for.
     #[must_use]
     pub fn evicted(&self) -> u64 {
-        self.detectors.iter().map(|(_, detector)| detector.evicted()).sum::<u64>()
-            + self.names.evicted()
-            + self.devices.evicted()
+        self.detectors.iter().map(|(_, detector)| detector.evicted()).sum::<u64>() + self.devices.evicted()
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) fn classify(errno: u64, duration_ns: u64) -> Option<FactKind> {
 }
 
 /// How many listen on an end point, and whether that was seen from the beginning.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Listeners {
     count: u32,
     owner: String,
@@ -66,7 +66,7 @@ struct Again {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Net {
     listeners: Bounded<(String, u16), Listeners>,
     local: Bounded<String, ()>,

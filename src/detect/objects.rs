@@ -151,7 +151,7 @@ fn quota(message: &str) -> Option<Meaning> {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Objects {
     /// By object, reason and word: the count that was told.
     told: Bounded<(String, String, &'static str), u64>,

@@ -76,7 +76,7 @@ struct Mount {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Space {
     mounts: Bounded<String, Mount>,
     waiting: Bounded<u64, (u64, Fact)>,
@@ -95,6 +95,8 @@ impl Default for Space {
 
 impl Detector for Space {
     fn event(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>) {
+        // Before anything else, so that what waited too long is told the same whenever somebody asked last.
+        self.tick(seen.time_ns(), out);
         match seen.kind() {
             Kind::FilesystemUsage => self.usage(seen, out),
             Kind::SyscallError => {
@@ -118,7 +120,6 @@ impl Detector for Space {
             }
             _ => {}
         }
-        self.tick(seen.time_ns(), out);
     }
 
     fn tick(&mut self, now_ns: u64, out: &mut Vec<Fact>) {

@@ -63,6 +63,14 @@ impl Trends {
         true
     }
 
+    /// Takes a series back. Says whether it was the one that is known.
+    pub fn remove(&mut self, fact: &Fact) -> bool {
+        let Some(resource) = resource(fact) else { return false };
+        let place = (fact.subject.clone(), resource.to_owned());
+        let is_known = self.series.get(&place).is_some_and(|known| known.id() == fact.id());
+        is_known && self.series.remove(&place).is_some()
+    }
+
     /// Forgets what ended before.
     pub fn expire(&mut self, until_ns: u64) {
         self.series.retain(|_, fact| fact.until_ns >= until_ns);

@@ -338,12 +338,6 @@ pub(super) fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus")
 }
 
-pub(super) fn facts_of(recording: &Recording) -> Vec<Fact> {
-    let mut all = Vec::new();
-    run(recording, |_, facts| all.extend(facts));
-    all
-}
-
 /// A fact on one line: when, what, of whom, details, keys.
 fn line(fact: &Fact) -> String {
     let seconds = fact.from_ns / 1_000_000_000;
