@@ -12,6 +12,7 @@
 mod app;
 mod bounded;
 pub mod certificates;
+mod clock;
 mod containers;
 mod deaths;
 mod details;
@@ -138,6 +139,7 @@ detectors! {
         "Events, workloads, endpoints and nodes of the API";
     gauges::Gauges, [CgroupUsage, FilesystemUsage, NodeUsage], "trends of limited resources, throttling, refused forks";
     certificates::Certificates, [CertificateEnd], "certificates that end soon, or did";
+    clock::Clock, [ClockStep], "steps of the wall clock";
     gaps::Gaps, [LogGap, WatchGap, ManagerState], "what sources missed";
 }
 

@@ -71,6 +71,7 @@ struct Mount {
     device: u64,
     filesystem: String,
     free_bytes: u64,
+    free_inodes: u64,
     small: bool,
     at_ns: u64,
 }
@@ -188,6 +189,7 @@ impl Space {
             device: seen.number("device"),
             filesystem: seen.field(fields::FILESYSTEM).into_owned(),
             free_bytes: seen.number("available_bytes"),
+            free_inodes: seen.number("free_inodes"),
             small: bytes < SMALL_BYTES && name != "/",
             at_ns: seen.time_ns(),
         };
@@ -221,6 +223,7 @@ impl Space {
 fn complete(mut fact: Fact, name: &str, mount: &Mount) -> Fact {
     if mount.full == Full::Inodes {
         fact.kind = FactKind::InodesExhausted;
+        fact = fact.with("free_inodes", mount.free_inodes);
     }
     fact = fact.key(KeyKind::Mount, name).key(KeyKind::Device, number(mount.device));
     fact =
