@@ -3,7 +3,8 @@
 //! Invariants:
 //! - Batches are taken out of the queues in every state of the connection, so that shards never wait.
 //! - An event leaves the ledger's `held` exactly once: acked, or dropped with a reason.
-//! - An outage is logged once, when it starts, and once when it ends.
+//! - Each reason of an outage is logged once, and so is its end: the first failure of a connection may be the
+//!   broken pipe of a server that refuses the agent's certificate, and only the next one says so.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,6 +38,9 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// The first and the longest pause between two attempts; it doubles in between, with jitter.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// Different reasons of one outage that are logged; those after them stand in `status` only.
+const REASONS_MAX: usize = 4;
 
 /// The ledger is reported to the server this often.
 const LEDGER_EVERY: Duration = Duration::from_secs(2);
@@ -165,7 +169,8 @@ pub struct Stream {
     parts: Parts,
     window: Window,
     unacked_max: u64,
-    outage: bool,
+    /// The reasons that were logged since the connection was last good.
+    outage: Vec<String>,
 }
 
 impl std::fmt::Debug for Stream {
@@ -179,7 +184,7 @@ impl Stream {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let window = Window::new(parts.window_bytes);
-        Self { parts, window, unacked_max: 0, outage: false }
+        Self { parts, window, unacked_max: 0, outage: Vec::new() }
     }
 
     /// Delivers batches until the shards are gone and all is acked, or the deadline has passed.
@@ -218,15 +223,16 @@ impl Stream {
 
     /// Says that the connection is gone; true when it had been good.
     fn note_outage(&mut self, error: &LinkError) -> bool {
+        let reason = error.to_string();
         let was_good = {
             let mut report = lock(&self.parts.report);
-            report.last_error = error.to_string();
+            report.last_error.clone_from(&reason);
             std::mem::take(&mut report.connected)
         };
-        if was_good || !self.outage {
-            tracing::warn!("{error}; batches are kept (up to --window-bytes) and sent when it is back");
+        if self.outage.len() < REASONS_MAX && !self.outage.contains(&reason) {
+            tracing::warn!("{reason}; batches are kept (up to --window-bytes) and sent when it is back");
+            self.outage.push(reason);
         }
-        self.outage = true;
         was_good
     }
 
@@ -291,7 +297,7 @@ impl Stream {
             report.connected = true;
             report.last_error.clear();
             tracing::info!("connected to tapio-server at {}", self.parts.server);
-            self.outage = false;
+            self.outage.clear();
         }
         if let Some(control) = &response.flow_control {
             self.unacked_max = control.unacked_bytes_max;

@@ -14,8 +14,9 @@ use super::generate::{monotonic_ns, sleep_until};
 use super::stats::float;
 use super::{LoadError, pin, procfs};
 
-/// A longer pause voids a run.
-pub const GAP_MS_MAX: f64 = 10.0;
+/// A longer pause voids a run. Sides last ten seconds, so this one moves a mean by half a percent; and at two million
+/// events of 64 bytes a second it fills 6.4 MB of rings of 32 MiB, so it excuses no loss.
+pub const GAP_MS_MAX: f64 = 50.0;
 /// More stolen time voids a run, percent of the CPU that lost the most.
 pub const STEAL_PCT_MAX: f64 = 5.0;
 /// More use of CPUs by others voids a run, percent of one CPU.
@@ -166,9 +167,9 @@ mod tests {
         let good = Control { steal_pct: STEAL_PCT_MAX, max_gap_ms: GAP_MS_MAX, foreign_pct: FOREIGN_PCT_MAX };
         assert!(!good.void());
         assert!(Control { steal_pct: 5.1, ..good }.void());
-        assert!(Control { max_gap_ms: 10.1, ..good }.void());
+        assert!(Control { max_gap_ms: 50.1, ..good }.void());
         assert!(Control { foreign_pct: 10.1, ..good }.void());
-        let worst = Control { steal_pct: 1.0, max_gap_ms: 30.0, foreign_pct: 0.0 }.worst(good);
-        assert_eq!(worst, Control { max_gap_ms: 30.0, ..good });
+        let worst = Control { steal_pct: 1.0, max_gap_ms: 80.0, foreign_pct: 0.0 }.worst(good);
+        assert_eq!(worst, Control { max_gap_ms: 80.0, ..good });
     }
 }

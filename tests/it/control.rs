@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
@@ -141,16 +142,25 @@ fn a_missing_privilege_has_its_code() {
     }
 }
 
+/// Longest wait for a line of the log, or for the end of a program: a test that waits this long has failed.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Lines of a log that no test has looked at yet: more than any agent here writes.
+const LINES_MAX: usize = 1 << 16;
+
 /// An agent that is killed if the test forgets it.
 pub(super) struct Running {
     child: Child,
-    log: BufReader<std::process::ChildStderr>,
+    log: mpsc::Receiver<String>,
 }
 
 impl Running {
     pub(super) fn start(command: &mut Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (line, log) = mpsc::sync_channel(LINES_MAX);
+        // Reads to the end whatever the test looks at, so that the program never waits for its reader.
+        std::thread::spawn(move || lines.map_while(Result::ok).all(|text| line.send(text).is_ok()));
         Self { child, log }
     }
 
@@ -160,17 +170,25 @@ impl Running {
 
     /// Waits for its end; the exit code, if it was not killed.
     pub(super) fn wait(&mut self) -> Option<i32> {
-        self.child.wait().unwrap().code()
+        let until = Instant::now() + WAIT_MAX;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < until, "process {} did not end within {WAIT_MAX:?}", self.child.id());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// The next line of the log that has this in it.
     pub(super) fn line_with(&mut self, part: &str) -> String {
+        let until = Instant::now() + WAIT_MAX;
         let mut seen = String::new();
         loop {
-            let start = seen.len();
-            assert!(self.log.read_line(&mut seen).unwrap() > 0, "the log ended without {part:?}:\n{seen}");
-            if seen[start..].contains(part) {
-                return seen[start..].to_owned();
+            match self.log.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(line) if line.contains(part) => return line,
+                Ok(line) => seen.extend([line.as_str(), "\n"]),
+                Err(why) => panic!("no {part:?} in the log: {why}:\n{seen}"),
             }
         }
     }

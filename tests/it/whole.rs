@@ -192,9 +192,9 @@ fn live_a_killed_server_loses_nothing() {
     burst();
     running.send(Signal::TERM);
     let last = running.line_with("Status: Events=");
-    assert!(last.trim_end().ends_with("lost=0, ledger=closed"), "{last}");
     assert_eq!(running.wait(), Some(0));
     let row = row_when(&server, "the last ledger arrives", |row| row["connected"] == false);
+    assert!(last.trim_end().ends_with("lost=0, ledger=closed"), "{last}\n{row}");
     let produced = number(&ledger(&row)["produced"]);
     assert!(produced >= 5 * BURST);
     assert_eq!(number(&ledger(&row)["acked"]), produced);

@@ -2,7 +2,7 @@
 //!
 //! The manager announces all properties of a unit at once, those of its type first, and it merges announcements: of
 //! several transitions in one pass of its loop only the last is seen. Its time stamps betray the others, which are
-//! then said, too: that a unit became active, or ended.
+//! then said, too: that a unit began, became active, or ended.
 //!
 //! Invariants:
 //! - A transition, named by unit, time, states and result, is said once.
@@ -115,15 +115,20 @@ impl Known {
 
     /// Says the transitions between what is known and `next` that nothing announced.
     fn passed(&mut self, change: &StateChange, next: &mut UnitState, out: &mut VecDeque<Output>) {
-        let between = |time: Option<u64>| {
+        let between = |time: Option<u64>, active| {
             time.filter(|time| (self.state.changed_us + 1..next.changed_us).contains(time))
+                .map(|time| (time, active))
         };
-        let started = between(change.active_enter_us).map(|time| (time, "active"));
-        let ended = between(change.inactive_enter_us).map(|time| (time, "inactive"));
-        let mut passed = [started, ended];
+        let begun = change.inactive_exit_us.unwrap_or(0);
+        // A unit that is active at once has not been anything before.
+        let is_begun = change.active_enter_us != Some(begun);
+        let mut passed = [
+            between(change.inactive_exit_us.filter(|_| is_begun), "activating"),
+            between(change.active_enter_us, "active"),
+            between(change.inactive_enter_us, "inactive"),
+        ];
         passed.sort_unstable();
         for (time, active) in passed.into_iter().flatten() {
-            let begun = change.inactive_exit_us.unwrap_or(0);
             if active == "inactive" && begun > time && next.sub.starts_with("auto-restart") {
                 // What is announced, a restart with the result, says this, too.
                 continue;

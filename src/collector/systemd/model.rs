@@ -312,7 +312,8 @@ mod tests {
         }
     }
 
-    /// Scenario: between two announcements a unit became active and ended; or ended and began anew.
+    /// Scenario: between two announcements a unit began, became active and ended; or ended and began anew; or was active
+    /// at once.
     /// Guarantees: the time stamps tell, with the invocation and the result of the run that ended.
     #[test]
     fn time_stamps_tell_what_was_merged() {
@@ -335,6 +336,9 @@ mod tests {
         // It failed at 30 and was started at 31.
         model.run("a.service", &result("success"));
         model.state("a.service", &change("active", 3, [32, 31, 32, 30]), &mut out);
+        // It ended in peace; later it was active at once, for a moment, between two announcements.
+        model.state("a.service", &change("inactive", 3, [42, 31, 32, 42]), &mut out);
+        model.state("a.service", &change("inactive", 4, [51, 50, 50, 51]), &mut out);
         let told: Vec<String> = out
             .iter()
             .map(|output| match output {
@@ -347,10 +351,15 @@ mod tests {
             .collect();
         let expected = [
             "10 >inactive  1",
-            "21 inactive>active  2",
+            "20 inactive>activating  2",
+            "21 activating>active  2",
             "25 active>failed signal 2",
             "30 failed>inactive  2",
-            "32 inactive>active success 3",
+            "31 inactive>activating  3",
+            "32 activating>active success 3",
+            "42 active>inactive success 3",
+            "50 inactive>active  4",
+            "51 active>inactive success 4",
         ];
         assert_eq!(told, expected);
     }

@@ -269,7 +269,11 @@ fn a_bus_that_restarts_is_found_again() {
     );
     assert_eq!(
         agent.states("1.service")[1..],
-        ["1.service active>inactive/ ", "1.service inactive>active/running success"]
+        [
+            "1.service active>inactive/ ",
+            "1.service inactive>activating/ ",
+            "1.service activating>active/running success"
+        ]
     );
     assert_eq!(agent.states("new.service"), ["new.service >active/running success"]);
     assert_eq!(agent.of(Kind::UnitRemoved).len(), 1);

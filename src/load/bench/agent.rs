@@ -263,6 +263,11 @@ impl Server {
         self.child.pid()
     }
 
+    /// Where agents reach it.
+    pub(super) fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.grpc))
+    }
+
     /// What it has received.
     pub(super) fn received(&self) -> Result<Received, LoadError> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.http));
@@ -318,7 +323,7 @@ impl Agent {
         let child = place
             .program("tapio-collector")
             .arg("--server")
-            .arg(format_args!("127.0.0.1:{}", server.grpc))
+            .arg(server.address())
             .arg("--socket")
             .arg(socket.display())
             .arg("--state-dir")

@@ -6,7 +6,7 @@ use super::line::{Head, Line};
 use super::programs::Program;
 use super::report::{Measure, Report};
 use super::rounds::{self, Rounds};
-use super::{Rig, explain, journal_tail, sampler, slowdown};
+use super::{Rig, collectors, explain, journal_tail, sampler, slowdown};
 use crate::load::LoadError;
 
 /// How a figure is measured.
@@ -20,6 +20,8 @@ enum How {
     Disk(LoadLeg),
     /// The agent with nothing to do.
     Idle(Measure),
+    /// The collectors of the journal and of systemd with nothing to do.
+    Collectors,
     /// The sampler with so many services beside it.
     Sampler(usize),
     /// The agent under a load, beside the same without its flight recorder.
@@ -188,6 +190,13 @@ pub(super) const FIGURES: &[Figure] = &[
         "CPU with nothing to do, percent of a core",
     ),
     figure(
+        "collectors_idle_cpu",
+        "pct",
+        Some(0.1),
+        How::Collectors,
+        "the threads of the journal and of systemd in a container where nothing happens, percent of a core",
+    ),
+    figure(
         "sampler_cpu",
         "pct",
         Some(0.1),
@@ -292,6 +301,10 @@ pub(super) fn measure(rig: &Rig, cache: &mut Cache, figure: &Figure) -> Result<L
             Ok(plain(head, rounds, Measure::ServerUs).against("write and fdatasync alone", &disk, &ratios))
         }
         How::Against(leg, measure, baseline) => against(rig, cache, head, (leg, measure, baseline)),
+        How::Collectors => {
+            let rounds = rounds::run(1, rig.runs(3), |_| collectors::run(rig))?;
+            Ok(plain(head, &rounds, Measure::CollectorsPct))
+        }
         How::Sampler(services) => {
             let rounds = rounds::run(1, 1, |_| sampler::run(rig, services))?;
             Ok(plain(head, &rounds, Measure::SamplerPct))

@@ -5,6 +5,7 @@
 //! - A figure whose programs are missing is skipped with the reason; a ledger that does not close fails the whole.
 
 mod agent;
+mod collectors;
 mod explain;
 mod figures;
 mod journal;

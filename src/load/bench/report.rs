@@ -47,6 +47,8 @@ measures! {
     PssMib = "pss_mib",
     /// CPU used while nothing was asked of it, percent of a core.
     IdlePct = "idle_cpu_pct",
+    /// CPU of the journal's and systemd's threads with nothing to do, percent of a core.
+    CollectorsPct = "collectors_cpu_pct",
     /// CPU of the sampler's thread, percent of a core.
     SamplerPct = "sampler_cpu_pct",
     /// Samples that it sent, a second.

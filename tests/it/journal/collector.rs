@@ -186,7 +186,8 @@ fn live_entries_reach_a_query() {
     journald.send(301, 50);
     agent.again();
     journald.send(351, 50);
-    let events = stored_when(&server, "the rest arrives", |events| numbers(events).last() == Some(&400));
+    // The last one may be there first: shards deliver in batches of their own.
+    let events = stored_when(&server, "the rest arrives", |events| numbers(events).len() >= 400);
     assert_eq!(
         numbers(&events),
         (1..=400).collect::<Vec<_>>(),
@@ -223,7 +224,7 @@ fn live_own_log_is_not_read() {
     let own = || export::journalctl(&journald.directory(), &["--identifier=tapio-own-log"]).len();
     wait_until("the agent logs to the journal", || own() > 3);
     journald.send(1, 20);
-    let events = stored_when(&server, "the messages arrive", |events| numbers(events).last() == Some(&20));
+    let events = stored_when(&server, "the messages arrive", |events| numbers(events).len() >= 20);
     let from_agent = |event: &&Value| fields(event).get("IDENTIFIER") == Some(&"tapio-own-log");
     assert_eq!(events.iter().filter(from_agent).collect::<Vec<_>>(), Vec::<&Value>::new());
 }
@@ -289,7 +290,7 @@ fn live_a_lost_position_is_said() {
     agent.again();
     wait_until("a position is kept again", || entries_behind(&agent, &journald.directory()) == Some(0));
     journald.send(6, 5);
-    let events = stored_when(&server, "the later ones arrive", |events| numbers(events).last() == Some(&10));
+    let events = stored_when(&server, "the later ones arrive", |events| numbers(events).len() >= 5);
     assert_eq!(numbers(&events), (6..=10).collect::<Vec<_>>());
     agent.stop();
 
@@ -303,11 +304,11 @@ fn live_a_lost_position_is_said() {
     std::fs::write(&file, fields.collect::<Vec<_>>().join(";")).unwrap();
     journald.send(11, 5);
     agent.again();
-    let events = stored_when(&server, "the latest arrive", |events| numbers(events).last() == Some(&15));
-    let gap = events
-        .iter()
-        .find(|event| event["kind"] == "log_gap")
-        .unwrap_or_else(|| panic!("no gap: {events:?}"));
+    let is_gap = |event: &&Value| event["kind"] == "log_gap";
+    let events = stored_when(&server, "the latest and the gap arrive", |events| {
+        numbers(events).last() == Some(&15) && events.iter().any(|event| is_gap(&event))
+    });
+    let gap = events.iter().find(is_gap).unwrap();
     assert!(self::fields(gap)["CAUSE"].starts_with("journal_"), "{gap}");
 }
 
@@ -352,10 +353,12 @@ fn live_rotation_and_vacuum() {
     }
     journald.send(801, 100);
     agent.signal(Signal::CONT);
-    let events = stored_when(&server, "the last arrive", |events| numbers(events).last() == Some(&900));
-    let truth = numbers_in(&journald.directory());
+    let truth: Vec<_> = numbers_in(&journald.directory()).into_iter().filter(|&number| number > 0).collect();
+    let events = stored_when(&server, "what is left arrives", |events| {
+        let stored = numbers(events);
+        truth.iter().all(|number| stored.contains(number))
+    });
     let stored = numbers(&events);
-    assert!(truth.iter().filter(|&&number| number > 0).all(|number| stored.contains(number)));
     let unique: std::collections::BTreeSet<_> = stored.iter().collect();
     assert_eq!(unique.len(), stored.len(), "each once");
     wait_until("the gap is told", || stored_gaps(&server) >= told_lost as u64);

@@ -1,5 +1,6 @@
 //! The agent in the rig: a unit there like any other, with a server on this host.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -130,6 +131,26 @@ impl<'rig> Agent<'rig> {
             std::thread::sleep(Duration::from_millis(200));
         }
         panic!("the {kind} that was waited for never came: {:#?}\n{}", self.status(), self.log());
+    }
+
+    /// Shows each event of a kind, each id once, however many there are.
+    pub(super) fn each_event(&self, kind: &str, mut show: impl FnMut(&Event)) {
+        let (mut seen, mut from) = (BTreeSet::new(), "0".to_owned());
+        loop {
+            let path = format!("/api/v1/events?kind={kind}&limit=20000&from={from}");
+            let answer = self.server.json(&path);
+            let before = seen.len();
+            for event in answer.as_array().expect("a list").iter().cloned().map(Event) {
+                event.0["time"].as_str().expect("a time").clone_into(&mut from);
+                if seen.insert(event.id().to_owned()) {
+                    show(&event);
+                }
+            }
+            // Pages overlap in the time of the last event; one with nothing new is behind the end.
+            if seen.len() == before {
+                return;
+            }
+        }
     }
 
     /// All events of a kind, each id once, with how many there were.

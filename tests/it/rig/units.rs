@@ -94,7 +94,8 @@ fn live_every_end_of_a_unit_is_told_once() {
 }
 
 /// Scenario: 500 units are started five times at once, which is 5,000 transitions and more; a scope comes and goes.
-/// Guarantees: every run that the journal has is seen under its invocation, no transition twice, and nothing is lost.
+/// Guarantees: the start and the end of every run that the journal has are told under its invocation, no transition
+/// twice, and nothing is lost.
 #[test]
 fn live_a_burst_of_a_real_manager_is_told_whole() {
     const NAME: &str = "live_a_burst_of_a_real_manager_is_told_whole";
@@ -114,12 +115,15 @@ fn live_a_burst_of_a_real_manager_is_told_whole() {
         }
     }
     assert!(runs.len() >= 2400, "the journal has {} runs only", runs.len());
-    let ended = |agent: &Agent| -> BTreeSet<String> {
+    let told = |agent: &Agent, state: &str| -> BTreeSet<String> {
         let states = agent.of(Kind::UnitState);
-        let ended = states.iter().filter(|seen| seen.field(fields::ACTIVE_STATE) == "inactive");
-        ended.map(Seen::invocation).filter(|invocation| runs.contains(invocation)).collect()
+        let told = states.iter().filter(|seen| seen.field(fields::ACTIVE_STATE) == state);
+        told.map(Seen::invocation).filter(|invocation| runs.contains(invocation)).collect()
     };
-    agent.until("the last end", |agent| ended(agent).len() == runs.len());
+    agent.until("the last end", |agent| told(agent, "inactive").len() == runs.len());
+    // What the manager announces only when it is over is told before its end.
+    let begun = told(&agent, "activating");
+    assert_eq!(begun.len(), runs.len(), "not every start was told: {:?}", runs.difference(&begun).next());
     let scope = |seen: &Seen| seen.field(fields::UNIT) == "passing.scope";
     agent.until("the scope", |agent| agent.of(Kind::UnitState).iter().any(scope));
     let states = agent.of(Kind::UnitState);
@@ -129,30 +133,6 @@ fn live_a_burst_of_a_real_manager_is_told_whole() {
     tell_latency(NAME, &states);
     let row = agent.stop();
     assert_eq!((row.ring_lost, &row.shed), (0, &BTreeMap::new()), "{row:?}");
-}
-
-/// Scenario: the same manager is asked through its own socket, without a bus; a unit fails.
-/// Guarantees: the failure is told once, with its invocation and status, and limits and relations are read.
-#[test]
-fn live_the_managers_own_socket_will_do() {
-    const NAME: &str = "live_the_managers_own_socket_will_do";
-    let Some(rig) = Rig::get(NAME) else { return };
-    let agent = Agent::start(&rig.path("/run/systemd/private"));
-    let Some(said) = rig.provoke(NAME, "exit-code") else { return };
-    let outcome = said.lines("outcome").next().unwrap();
-    let is_it = |seen: &Seen| {
-        seen.invocation() == outcome.field("invocation") && seen.field(fields::ACTIVE_STATE) == "failed"
-    };
-    agent.until("the failure", |agent| agent.of(Kind::UnitState).iter().any(is_it));
-    let is_read = |kind| agent.of(kind).iter().any(|seen| seen.field(fields::UNIT) == outcome.field("unit"));
-    agent.until("limits and relations", |_| is_read(Kind::UnitLimits) && is_read(Kind::UnitRelations));
-    let states = agent.of(Kind::UnitState);
-    let failed: Vec<&Seen> = states.iter().filter(|seen| is_it(seen)).collect();
-    let [seen] = failed[..] else { panic!("told {} times: {failed:#?}", failed.len()) };
-    assert_eq!(seen.slot("exec_status").to_string(), outcome.field("status"));
-    assert_eq!(repeated(&states), []);
-    tell_latency(NAME, &states);
-    agent.stop();
 }
 
 /// Scenario: the bus is killed and comes back, then the manager executes itself anew; a unit fails at each.

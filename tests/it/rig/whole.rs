@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::announced::{self, Transition};
-use super::changes::Changes;
+use super::changes::{Changes, Event};
 use super::host::Rig;
 use super::inside::Agent;
 use super::script::Line;
@@ -102,6 +102,28 @@ fn live_the_journal_will_do_without_a_manager() {
     assert_eq!(told, failures.len(), "a failure was told twice: {events:#?}");
     agent.stop();
     measured(NAME, &format!("{ends} ends rebuilt from the journal"));
+}
+
+/// Scenario: the agent sees no bus, as where none runs, but the manager's own socket; a unit fails.
+/// Guarantees: it runs; the failure is told once, with result, status and invocation; limits and relations are read.
+#[test]
+fn live_the_managers_own_socket_will_do() {
+    const NAME: &str = "live_the_managers_own_socket_will_do";
+    let Some(rig) = Rig::get(NAME) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    // In the rig, since a manager answers there only those whose process id it can see.
+    let agent = Agent::start_without(rig, folder.path(), "/run/dbus", &MANAGER_ONLY);
+    agent.await_running(&["systemd"]);
+    let Some(said) = rig.provoke(NAME, "exit-code") else { return };
+    let outcomes: Vec<_> = said.lines("outcome").cloned().collect();
+    let of_unit = |event: &Event| event.field("UNIT") == outcomes[0].field("unit");
+    for kind in ["unit_limits", "unit_relations"] {
+        agent.await_event(kind, of_unit);
+    }
+    let row = agent.stop();
+    changes(&agent).assert_ends(&outcomes);
+    assert_closed(&row, "systemd");
+    measured(NAME, &format!("{} end told through the manager's own socket", outcomes.len()));
 }
 
 /// Scenario: 1,500 units start and end at once, a tenth of them fail; `busctl` listens beside the agent.

@@ -35,7 +35,8 @@ now_us() {
 }
 
 begin() {
-    say begin "script=$script" "story=$1" "at_us=$(now_us)"
+    begun_us=$(now_us)
+    say begin "script=$script" "story=$1" "at_us=$begun_us"
 }
 
 end() {
@@ -95,10 +96,15 @@ start() {
     systemctl start --no-block "$@"
 }
 
-# Waits until a unit is in this state and at rest, then says how its run ended and fails if not so:
+# Whether a unit came into this state since the script began: an earlier run of the script left it in one, too.
+came_into() {
+    has "$1" ActiveState "$2" && [ "$(property "$1" StateChangeTimestampMonotonic)" -gt "$begun_us" ]
+}
+
+# Waits until a unit has come into this state and is at rest, then says how its run ended and fails if not so:
 #   outcome UNIT STATE RESULT CODE STATUS     code is exited, killed, dumped or - for no process; RESULT may be ONE|OTHER
 outcome() {
-    await has "$1" ActiveState "$2"
+    await came_into "$1" "$2"
     await has "$1" Job 0 ''
     facts=$(systemctl show "$1" --property=InvocationID,Result,ExecMainCode,ExecMainStatus,NRestarts,StateChangeTimestampMonotonic,ActiveState)
     fact() {
