@@ -54,6 +54,7 @@ pub const DETAILS: &[(FactKind, &[&str])] = &[
     (FactKind::Listener, &["address", "port"]),
     (FactKind::PortConflict, &["port", "holder", "errno"]),
     (FactKind::RetransmitStorm, &["address", "ratio", "peers"]),
+    (FactKind::NodeNetworkPacketLoss, &["peers"]),
     (FactKind::DnsFailure, &["server", "host", "reason"]),
     (FactKind::DiskFull, &["errno", "mount", "filesystem", "free_bytes"]),
     (FactKind::InodesExhausted, &["errno", "mount", "filesystem", "free_bytes", "free_inodes"]),

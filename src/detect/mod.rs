@@ -12,7 +12,9 @@
 mod app;
 mod bounded;
 pub mod certificates;
+mod claims;
 mod clock;
+mod compare;
 mod containers;
 mod deaths;
 mod details;
@@ -33,6 +35,7 @@ mod relations;
 mod scan;
 mod seen;
 mod space;
+mod specs;
 mod text;
 mod units;
 
@@ -137,6 +140,8 @@ detectors! {
     containers::Containers, [ContainerState, PodState], "containers and pods as the API shows them";
     objects::Objects, [ObjectEvent, ObjectChange, EndpointsReady, NodeCondition],
         "Events, workloads, endpoints and nodes of the API";
+    compare::Compare, [ObjectEvent, ObjectChange, EndpointsReady, PodState, ContainerState, TcpConnect],
+        "objects of the API that do not fit each other";
     gauges::Gauges, [CgroupUsage, FilesystemUsage, NodeUsage], "trends of limited resources, throttling, refused forks";
     certificates::Certificates, [CertificateEnd], "certificates that end soon, or did";
     clock::Clock, [ClockStep], "steps of the wall clock";

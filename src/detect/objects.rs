@@ -129,11 +129,8 @@ pub(super) fn missing_object(message: &str) -> Option<String> {
 }
 
 /// Which resource of a namespace's quota is used up.
-fn quota(message: &str) -> Option<Meaning> {
+pub(super) fn quota(message: &str) -> Option<Meaning> {
     use FactKind as F;
-    if message.contains("serviceaccount") && message.contains("not found") {
-        return meaning(F::MissingServiceAccount, "");
-    }
     if !message.contains("exceeded quota") {
         return meaning(F::RolloutFailed, "create");
     }
@@ -177,7 +174,10 @@ impl Detector for Objects {
             Kind::ObjectEvent => self.announced(seen, out),
             Kind::ObjectChange => self.changed(seen, out),
             Kind::EndpointsReady => out.extend(self.endpoints(seen)),
-            Kind::NodeCondition => out.extend(condition(seen)),
+            Kind::NodeCondition => {
+                out.extend(unavailable(seen));
+                out.extend(condition(seen));
+            }
             _ => {}
         }
     }
@@ -190,7 +190,10 @@ impl Detector for Objects {
 impl Objects {
     fn announced(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>) {
         let (reason, message) = (seen.field(fields::REASON), seen.field(fields::MESSAGE));
-        let Some(meaning) = classify(&reason, &message) else { return };
+        // Whose quota it is, and whose pods, is for a comparison to say.
+        let Some(meaning) = classify(&reason, &message).filter(|meaning| meaning.word != "quota") else {
+            return;
+        };
         let about = match seen.field(fields::OBJECT) {
             object if object.is_empty() => seen.subject().to_string(),
             object => object.into_owned(),
@@ -205,11 +208,6 @@ impl Objects {
         self.told.insert(key, count);
         let fact = seen.fact_about(meaning.kind, about_subject(seen)).with("count", count);
         let fact = with_text(with_text(fact, "reason", &reason), "text", &message);
-        if meaning.kind == FactKind::Unschedulable
-            && let Some(kind) = scheduling_cause(&message)
-        {
-            out.push(with_text(seen.fact_about(kind, about_subject(seen)), "text", &message));
-        }
         out.push(worded(fact, meaning, &message));
     }
 
@@ -334,26 +332,6 @@ fn worded(fact: Fact, meaning: Meaning, message: &str) -> Fact {
     }
 }
 
-/// Why no node takes a pod, where one reason excludes them all.
-fn scheduling_cause(message: &str) -> Option<FactKind> {
-    // "0/3 nodes are available: 3 Insufficient cpu. preemption: ...": one reason, for as many nodes as there are.
-    let (nodes, rest) = message.strip_prefix("0/")?.split_once(" nodes are available: ")?;
-    let reasons = rest.split(". ").next()?.trim_end_matches('.');
-    let reason = reasons.strip_prefix(nodes)?.trim_start();
-    if reason.contains(", ") {
-        return None;
-    }
-    let taint = reason.contains("untolerated taint") && !reason.contains("node.kubernetes.io/");
-    match () {
-        () if reason.starts_with("Insufficient cpu") => Some(FactKind::InsufficientNodeCpu),
-        () if reason.starts_with("Insufficient memory") => Some(FactKind::InsufficientNodeMemory),
-        () if reason.contains("were unschedulable") => Some(FactKind::NodeCordoned),
-        () if reason.contains("anti-affinity") => Some(FactKind::PodAntiAffinityConflict),
-        () if taint => Some(FactKind::TaintTolerationMismatch),
-        () => None,
-    }
-}
-
 /// Reason and message together: one word of the API often says too little to decide by.
 pub(super) fn with_long_reason(fact: Fact, message: &str) -> Fact {
     match fact.detail.get("reason") {
@@ -376,6 +354,23 @@ pub(super) fn pull_cause(seen: &Seen<'_>, cause: &str) -> Option<Fact> {
     let owner = seen.field(fields::OWNER);
     let subject = if owner.is_empty() { seen.subject() } else { object(&owner) };
     Some(with_text(seen.with_message(seen.fact_about(kind, subject)), "image", &seen.field(fields::IMAGE)))
+}
+
+/// What a node's readiness says of those that it depends on.
+fn unavailable(seen: &Seen<'_>) -> Option<Fact> {
+    let message = seen.field(fields::MESSAGE);
+    let kind = match (&*seen.field(fields::CONDITION), &*seen.field(fields::STATUS)) {
+        ("Ready", "Unknown") if message.contains("stopped posting node status") => {
+            FactKind::KubeletUnavailable
+        }
+        ("Ready", "False")
+            if message.contains("runtime is down") || message.contains("PLEG is not healthy") =>
+        {
+            FactKind::ContainerdUnavailable
+        }
+        _ => return None,
+    };
+    Some(seen.with_message(seen.fact(kind)).key(KeyKind::Node, &*seen.field(fields::NODE)))
 }
 
 /// A condition of a node: what it says in the state that is bad.

@@ -167,6 +167,10 @@ pub fn remarks(recording: &Recording) -> String {
 }
 
 #[cfg(test)]
+mod backtest;
+#[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod verdicts;

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::cluster::CLUSTER;
 use super::tests::corpus;
 use super::{AFTER_NS, TICK_NS, facts_of, incidents};
-use crate::detect::{FactKind, Hindsight};
+use crate::detect::Hindsight;
 use crate::event::Source;
-use crate::explain::predict::{Forecast, forecast};
 use crate::explain::tests::story::{Dice, Order, arrivals, has_way, late_ns, ways};
 use crate::explain::tests::{ORDERS, shipped, show, told_in_the_end, told_of};
 use crate::explain::{Incident, RuleSet, State};
@@ -310,7 +310,14 @@ const VERDICTS: &[(&str, &[&str], &str, &[&str])] = &[
     ("N7-small-tmpfs", &[], "", &[]),
 ];
 
-fn story(name: &str) -> Recording {
+/// Every story.
+pub(super) fn verdicts()
+-> impl Iterator<Item = &'static (&'static str, &'static [&'static str], &'static str, &'static [&'static str])>
+{
+    VERDICTS.iter().chain(CLUSTER)
+}
+
+pub(super) fn story(name: &str) -> Recording {
     load(&[corpus().join(format!("{name}.jsonl"))]).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -367,7 +374,7 @@ fn stories_have_their_verdicts() {
     let rules = shipped();
     let mut wrong = Vec::new();
     let mut table = String::from("\nstory                    events         result   root\n");
-    for (name, roots, way, decided) in VERDICTS {
+    for (name, roots, way, decided) in verdicts() {
         let recording = story(name);
         let incidents = incidents(&recording, Arc::clone(&rules));
         let left: Vec<Incident> = incidents.iter().filter(is_left).cloned().collect();
@@ -388,7 +395,7 @@ fn stories_have_their_verdicts() {
 #[test]
 fn every_story_has_its_verdict() {
     let mut rows: BTreeMap<&str, usize> = BTreeMap::new();
-    VERDICTS.iter().for_each(|(name, ..)| *rows.entry(name).or_default() += 1);
+    verdicts().for_each(|(name, ..)| *rows.entry(name).or_default() += 1);
     for entry in std::fs::read_dir(corpus()).expect("the corpus is there") {
         let path = entry.expect("an entry").path();
         if path.extension().is_some_and(|extension| extension == "jsonl") {
@@ -415,7 +422,7 @@ fn apart(one: &str, other: &str) -> String {
 fn no_arrival_of_facts_changes_a_verdict() {
     let rules = shipped();
     let mut told = 0;
-    for (name, ..) in VERDICTS {
+    for (name, ..) in verdicts() {
         let recording = story(name);
         let (facts, end) = (facts_of(&recording), (end_ns(&recording), recording.boot_unix_ns));
         let right = json(&told_of(arrivals(facts.clone(), Order::AsHappened), end, &rules));
@@ -427,9 +434,12 @@ fn no_arrival_of_facts_changes_a_verdict() {
     }
     show(&format!(
         "\n{told} other arrivals of the facts of {} stories end in the same bytes\n",
-        VERDICTS.len()
+        verdicts().count()
     ));
 }
+
+/// How often detectors are asked while events come.
+const ASK_NS: u64 = 200_000_000;
 
 /// What is left of a story whose events come to the detectors so late.
 fn told_late(
@@ -443,14 +453,19 @@ fn told_late(
     let mut detectors = Hindsight::new(&recording.host);
     let mut arrivals = Vec::new();
     let mut due_ns = events.first().map_or(0, |(at_ns, _)| at_ns + TICK_NS);
+    let mut asked_ns = 0;
     for (at_ns, moment) in events {
         while due_ns <= at_ns {
             detectors.tick(due_ns);
             arrivals.push((due_ns, detectors.news(), true));
             due_ns = if at_ns - due_ns > AFTER_NS { at_ns } else { due_ns + TICK_NS };
         }
+        // As the agent does, who takes what came in between at once.
+        if at_ns >= asked_ns + ASK_NS {
+            arrivals.push((at_ns, detectors.news(), true));
+            asked_ns = at_ns;
+        }
         detectors.event(super::shown(moment));
-        arrivals.push((at_ns, detectors.news(), true));
     }
     let end_ns = end_ns(recording);
     while due_ns < end_ns {
@@ -470,7 +485,7 @@ fn no_late_source_changes_a_verdict() {
     let rules = shipped();
     let mut told = 0;
     let mut wrong = BTreeMap::new();
-    for (name, ..) in VERDICTS {
+    for (name, ..) in verdicts() {
         let recording = story(name);
         let right = json(&told_late(&recording, |_| 0, &rules));
         for seed in 1..=ORDERS {
@@ -488,52 +503,8 @@ fn no_late_source_changes_a_verdict() {
     }
     show(&format!(
         "\n{told} delays of the sources of {} stories end in the same bytes, but for {}\n",
-        VERDICTS.len(),
+        verdicts().count(),
         wrong.len()
     ));
     assert!(wrong.is_empty(), "{wrong:#?}");
-}
-
-/// A forecast, and when it came true.
-struct Foretold {
-    story: &'static str,
-    forecast: Forecast,
-    came_ns: Option<u64>,
-}
-
-/// The first forecast of each subject and resource of a story.
-fn foretold(story_name: &'static str) -> Vec<Foretold> {
-    let facts = facts_of(&story(story_name));
-    let mut told: BTreeMap<(String, String), Foretold> = BTreeMap::new();
-    for trend in facts.iter().filter(|fact| fact.kind == FactKind::ResourceTrend) {
-        let Some(forecast) = forecast(trend) else { continue };
-        let place = (forecast.subject.to_string(), forecast.resource.clone());
-        let came = facts.iter().filter(|fact| fact.kind == forecast.kind && fact.subject == forecast.subject);
-        let came_ns = came.map(|fact| fact.from_ns).filter(|at_ns| *at_ns >= forecast.at_ns).min();
-        told.entry(place).or_insert(Foretold { story: story_name, forecast, came_ns });
-    }
-    told.into_values().collect()
-}
-
-/// Scenario: the trends of every story, each told as it came.
-/// Guarantees: what is foretold happens in that story, and silent ones foretell nothing; lead times and precision are printed.
-#[test]
-fn forecasts_come_true() {
-    let all: Vec<Foretold> = VERDICTS.iter().flat_map(|(name, ..)| foretold(name)).collect();
-    let mut table = String::from("\nforecasts of the corpus\n");
-    let mut came = 0;
-    for Foretold { story, forecast, came_ns } in &all {
-        let [soon, late] = forecast.eta_s;
-        let lead_s = came_ns.map(|came_ns| (came_ns - forecast.at_ns) / TICK_NS);
-        let result = lead_s.map_or_else(|| "did not come".into(), |lead| format!("came after {lead} s"));
-        table.push_str(&format!(
-            "{story:<24} {} of {} in {soon} to {late} s: {result}\n",
-            forecast.kind.name(),
-            forecast.subject
-        ));
-        came += usize::from(came_ns.is_some());
-    }
-    table.push_str(&format!("precision {came} of {}\n", all.len()));
-    show(&table);
-    assert_eq!(came, all.len(), "{table}");
 }
