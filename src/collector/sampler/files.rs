@@ -96,9 +96,9 @@ pub(super) const FILES: &[FileInfo] = &[
     seldom(Controller::Unified, "io.stat", |text, usage| written(text, usage, "wbytes=")),
     each(Controller::Memory, "memory.usage_in_bytes", |text, usage| number(text, usage, Field::MemoryBytes)),
     seldom(Controller::Memory, "memory.limit_in_bytes", v1_limit),
-    seldom(Controller::Memory, "memory.stat", |text, usage| own(text, usage, ["total_rss", "total_shmem"])),
     seldom(Controller::Memory, "memory.stat", |text, usage| {
-        keyed(text, usage, &[("total_rss", Field::AnonBytes, 1), ("total_swap", Field::SwapBytes, 1)]);
+        own(text, usage, ["total_rss", "total_shmem"]);
+        keyed(text, usage, &[("total_swap", Field::SwapBytes, 1)]);
     }),
     each(Controller::Memory, "memory.oom_control", |text, usage| {
         keyed(text, usage, &[("oom_kill", Field::OomKills, 1)]);
