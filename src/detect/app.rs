@@ -179,13 +179,14 @@ impl App {
         let end_point = text::end_point(message);
         let port = end_point.as_ref().map(|(_, port)| *port).or_else(|| text::port(message));
         let about = port.map(|port| port.to_string()).unwrap_or_default();
-        let key = (seen.owner.key, phrase.kind as u8, about);
+        let (kind, reason) = meant(phrase, message, port);
+        let key = (seen.owner.key, kind as u8, about);
         let Some(count) = self.told.pass(key, seen.time_ns()) else { return };
-        let mut fact = with_text(seen.fact(phrase.kind), "text", message).with("count", count);
-        fact = with_text(fact, "reason", phrase.reason);
+        let mut fact = with_text(seen.fact(kind), "text", message).with("count", count);
+        fact = with_text(fact, "reason", reason);
         if let Some(port) = port {
             let address = end_point.map_or_else(|| "*".to_owned(), |(address, _)| address);
-            let here = matches!(address.as_str(), "*" | "127.0.0.1" | "::1") || phrase.kind == PortConflict;
+            let here = address == "*" || is_loopback(&address) || kind == PortConflict;
             fact = fact.with("port", u64::from(port)).key(KeyKind::Socket, format!("{address}:{port}"));
             if here {
                 fact = fact.key(KeyKind::Socket, format!("*:{port}"));
@@ -197,7 +198,7 @@ impl App {
                 fact = fact.key(KeyKind::Socket, format!("{address}:*"));
             }
         }
-        if phrase.kind == DnsFailure {
+        if kind == DnsFailure {
             fact = fact.with("role", "dns");
             if let Some(host) = text::until(message, "lookup ", &[' ', ':']) {
                 fact = with_text(fact, "host", host);
@@ -208,7 +209,7 @@ impl App {
                 fact = with_text(fact, "server", server);
             }
         }
-        if phrase.kind == BadConfig
+        if kind == BadConfig
             && let Some(file) = text::path(message)
         {
             fact = with_text(fact, "file", file);
@@ -231,6 +232,19 @@ impl App {
     }
 }
 
+/// What a phrase means where it stands: a resolver that cannot be reached is a name that is not resolved.
+fn meant(phrase: &Phrase, message: &str, port: Option<u16>) -> (FactKind, &'static str) {
+    let of_names = port == Some(53) || message.contains("lookup ");
+    match phrase.kind {
+        ConnectionRefused | ConnectionTimeout if of_names => (DnsFailure, "no_answer"),
+        kind => (kind, phrase.reason),
+    }
+}
+
+fn is_loopback(address: &str) -> bool {
+    address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,6 +260,21 @@ mod tests {
                 let hidden = later.words.contains(phrase.words);
                 assert!(!hidden || later.kind == phrase.kind, "{} hides {}", phrase.words, later.words);
             }
+        }
+    }
+
+    /// Scenario: refusals by a resolver, and by others.
+    /// Guarantees: those of the resolver are about names.
+    #[test]
+    fn resolvers_answer_for_names() {
+        let app = App::default();
+        for (line, port, expected) in [
+            ("lookup db on 127.0.0.53:53: read udp: connection refused", Some(53), DnsFailure),
+            ("lookup db: i/o timeout", None, DnsFailure),
+            ("dial tcp 10.0.0.5:5432: connection refused", Some(5432), ConnectionRefused),
+        ] {
+            let phrase = app.phrase_of(line.as_bytes()).expect("a phrase");
+            assert_eq!(meant(phrase, line, port).0, expected, "{line}");
         }
     }
 

@@ -273,7 +273,8 @@ mod tests {
             }
             let event = Event::parse(builder.finish()).expect("an event");
             let id = EventId { source: Source::Sampler, producer: 0, sequence: step };
-            gauges.event(&Seen { event, owner: &owner, id, host: "n1" }, &mut out);
+            gauges
+                .event(&Seen { event, owner: &owner, id, host: "n1", above: &Default::default() }, &mut out);
         }
         out.retain(|fact| fact.detail.get("resource") == Some(&Value::from("memory")));
         out

@@ -127,7 +127,9 @@ impl Hindsight {
     pub fn event(&mut self, shown: Shown) {
         let Ok(event) = Event::parse(&shown.words) else { return };
         let Some((time_ns, id)) = shown.order().filter(|_| is_watched(&event)) else { return };
-        self.names.learn(&Seen { event, owner: &shown.owner, id, host: self.detectors.host() });
+        let above = Default::default();
+        let seen = Seen { event, owner: &shown.owner, id, host: self.detectors.host(), above: &above };
+        self.names.learn(&seen);
         let mut place = (time_ns, 0, id);
         if self.log.contains_key(&place) {
             return;

@@ -110,7 +110,7 @@ fn fact(seen: &Seen<'_>, kind: FactKind) -> Fact {
             with_process(seen.bare(kind, process()))
         }
         FactKind::PidsLimitHit => {
-            let path = seen.field(fields::CGROUP);
+            let path = seen.kernel_path(fields::CGROUP);
             let fact = with_path(seen.fact_about(kind, subject_of(&path)), &path);
             with_text(fact, "path", &path)
         }

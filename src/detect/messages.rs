@@ -94,7 +94,7 @@ fn entry(seen: &Seen<'_>, becomes: Becomes, out: &mut Vec<Fact>) {
     match becomes {
         Becomes::UnitFailed => {
             let result = seen.field(fields::UNIT_RESULT);
-            for kind in failure_kinds(&result, "") {
+            for kind in failure_kinds(&result, None) {
                 out.push(with_text(seen.with_message(unit(seen, kind)), "result", &result));
             }
         }

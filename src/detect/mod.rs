@@ -31,6 +31,7 @@ mod names;
 mod net;
 mod objects;
 mod oom;
+mod ports;
 mod relations;
 mod scan;
 mod seen;
@@ -51,6 +52,7 @@ pub use seen::Seen;
 use crate::entity::Entity;
 use crate::event::{Event, Kind};
 use devices::Devices;
+use ports::Ports;
 
 /// A copy of a detector, whatever it is.
 pub trait Copied {
@@ -181,7 +183,10 @@ pub fn is_watched(event: &Event<'_>) -> bool {
 #[derive(Debug, Clone)]
 pub struct Detectors {
     host: String,
+    /// See [`Seen::above`].
+    above: [String; 2],
     devices: Devices,
+    ports: Ports,
     detectors: Vec<(u128, Box<dyn Detector>)>,
 }
 
@@ -190,7 +195,13 @@ impl Detectors {
     #[must_use]
     pub fn new(host: &str) -> Self {
         let detectors = DETECTORS.iter().map(|info| (info.kinds, (info.make)())).collect();
-        Self { host: host.to_owned(), devices: Devices::default(), detectors }
+        Self {
+            host: host.to_owned(),
+            above: Default::default(),
+            devices: Devices::default(),
+            ports: Ports::default(),
+            detectors,
+        }
     }
 
     /// The name of the host.
@@ -201,15 +212,22 @@ impl Detectors {
 
     /// Looks at one event that [`is_watched`], by its name, and appends what it says.
     pub fn event(&mut self, event: &Event<'_>, owner: &Entity, id: EventId, out: &mut Vec<Fact>) {
-        let Self { host, devices, detectors } = self;
-        let seen = Seen { event: *event, owner, id, host };
+        let Self { host, above, devices, ports, detectors } = self;
+        if let Some((v1, found)) = seen::above(event, owner) {
+            above[usize::from(v1)] = found;
+        }
+        let seen = Seen { event: *event, owner, id, host, above };
         devices.learn(&seen);
+        ports.learn(&seen);
         let first = out.len();
         let bit = 1 << (event.header().kind & 127);
         for (_, detector) in detectors.iter_mut().filter(|(kinds, _)| kinds & bit != 0) {
             detector.event(&seen, out);
         }
-        out.iter_mut().skip(first).for_each(|fact| devices.complete(fact));
+        for fact in out.iter_mut().skip(first) {
+            devices.complete(fact);
+            ports.complete(fact);
+        }
     }
 
     /// Appends what was held back until now, `CLOCK_BOOTTIME` nanoseconds.
@@ -218,13 +236,18 @@ impl Detectors {
         for (_, detector) in &mut self.detectors {
             detector.tick(now_ns, out);
         }
-        out.iter_mut().skip(first).for_each(|fact| self.devices.complete(fact));
+        for fact in out.iter_mut().skip(first) {
+            self.devices.complete(fact);
+            self.ports.complete(fact);
+        }
     }
 
     /// What all of them forgot because there was more than they have room for.
     #[must_use]
     pub fn evicted(&self) -> u64 {
-        self.detectors.iter().map(|(_, detector)| detector.evicted()).sum::<u64>() + self.devices.evicted()
+        self.detectors.iter().map(|(_, detector)| detector.evicted()).sum::<u64>()
+            + self.devices.evicted()
+            + self.ports.evicted()
     }
 }
 

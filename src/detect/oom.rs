@@ -85,7 +85,8 @@ impl Oom {
     /// The line that says whose limit it was.
     fn limit(&mut self, seen: &Seen<'_>) -> Fact {
         let pid = pid_of(seen);
-        let (limit_of, victim_cgroup) = (seen.field(fields::LIMIT_CGROUP), seen.field(fields::CGROUP));
+        let [limit_of, victim_cgroup] =
+            [fields::LIMIT_CGROUP, fields::CGROUP].map(|name| seen.kernel_path(name));
         let constraint = seen.field(fields::CONSTRAINT);
         self.victims.insert(pid.clone(), (seen.time_ns(), victim_cgroup.to_string()));
         let fact = match classify(&constraint, &limit_of) {

@@ -29,6 +29,8 @@ pub struct Seen<'event> {
     pub id: EventId,
     /// The name of the host, which is the value of its key.
     pub host: &'event str,
+    /// What the kernel's paths have in front of those that this host knows, where it is a container, of v2 and v1.
+    pub above: &'event [String; 2],
 }
 
 impl<'event> Seen<'event> {
@@ -72,6 +74,19 @@ impl<'event> Seen<'event> {
     #[must_use]
     pub fn field(&self, name: &str) -> Cow<'event, str> {
         self.event.fields().get(name)
+    }
+
+    /// A field that is a path of the kernel's, as this host knows it.
+    #[must_use]
+    pub fn kernel_path(&self, name: &str) -> Cow<'event, str> {
+        let path = self.field(name);
+        let below = |above: &String| path.strip_prefix(above.as_str()).filter(|here| here.starts_with('/'));
+        let here = self.above.iter().filter_map(below).map(str::len).min();
+        match (here, path) {
+            (None, path) => path,
+            (Some(len), Cow::Borrowed(path)) => Cow::Borrowed(&path[path.len() - len..]),
+            (Some(len), Cow::Owned(path)) => Cow::Owned(path[path.len() - len..].to_owned()),
+        }
     }
 
     /// An id of 128 bits; 0 for none.
@@ -253,6 +268,20 @@ impl<'event> Seen<'event> {
     pub fn with_message(&self, fact: Fact) -> Fact {
         with_text(fact, "text", &self.field(fields::MESSAGE))
     }
+}
+
+/// What the kernel's path of a cgroup, the text of its event, has in front of the one that this host knows; and whether
+/// that is of v1.
+pub(super) fn above(event: &Event<'_>, owner: &Entity) -> Option<(bool, String)> {
+    if !matches!(event.info().kind, Kind::CgroupCreated | Kind::CgroupAttached) || owner.cgroup_path.len() < 2
+    {
+        return None;
+    }
+    let text = String::from_utf8_lossy(event.text());
+    let above = text.strip_suffix(owner.cgroup_path.as_str()).filter(|above| !above.is_empty())?;
+    // Not the header's flag, which a recording does not have.
+    let is_v1 = event.slot("hierarchy").is_some_and(|words| words.first() != Some(&0));
+    Some((is_v1, above.to_owned()))
 }
 
 /// With a detail, unless it is empty.

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::*;
 
 /// Files of this room that are not detectors.
-const PARTS: [&str; 13] = [
+const PARTS: [&str; 14] = [
     "bounded",
     "claims",
     "details",
@@ -15,6 +15,7 @@ const PARTS: [&str; 13] = [
     "hindsight",
     "mod",
     "names",
+    "ports",
     "scan",
     "seen",
     "specs",

@@ -35,19 +35,32 @@ const PILLARS: [(&str, FactKind); 6] = [
     ("docker.service", FactKind::RuntimeDown),
 ];
 
-/// What the failed state with this result is; the state that it was in before tells start from stop.
-pub(super) fn failure_kinds(result: &str, sub_state_before: &str) -> Vec<FactKind> {
+/// What the failed state with this result is, and which wait was in vain, where that is known.
+pub(super) fn failure_kinds(result: &str, waited: Option<FactKind>) -> Vec<FactKind> {
     let mut kinds = vec![FactKind::UnitFailed];
     match result {
         "start-limit-hit" => kinds.push(FactKind::StartLimitHit),
         "watchdog" => kinds.push(FactKind::WatchdogTimeout),
-        "timeout" if sub_state_before.starts_with("stop") || sub_state_before.starts_with("final") => {
-            kinds.push(FactKind::StopTimeout);
-        }
-        "timeout" if !sub_state_before.is_empty() => kinds.push(FactKind::StartTimeout),
+        "timeout" => kinds.extend(waited),
         _ => {}
     }
     kinds
+}
+
+/// Which wait was in vain when the result became `timeout`, by the states before and behind: a unit that did not start
+/// in time is stopped, too, and only what it did before tells it from one that did not stop.
+fn waited(before: &str, behind: &str) -> Option<FactKind> {
+    let stops = |state: &str| state.starts_with("stop") || state.starts_with("final");
+    match before {
+        "" => None,
+        before if stops(before) => Some(FactKind::StopTimeout),
+        // The state between was too short to be seen.
+        "running" | "exited" | "mounted" => {
+            matches!(behind, "stop-sigkill" | "final-sigterm" | "final-sigkill")
+                .then_some(FactKind::StopTimeout)
+        }
+        _ => Some(FactKind::StartTimeout),
+    }
 }
 
 /// What an exit status of a main process is.
@@ -68,6 +81,9 @@ pub(super) fn is_signal_clean(signal: u64) -> bool {
 #[derive(Debug, Clone, Default)]
 struct Unit {
     sub_state: String,
+    result: String,
+    /// What it did when it ran out of time.
+    waited: Option<FactKind>,
     /// It restarts by itself, as far as its last state says.
     restarting: bool,
     first_restart: Option<(u64, Fact)>,
@@ -105,7 +121,12 @@ impl Units {
         let (active, sub) = (seen.field(fields::ACTIVE_STATE), seen.field(fields::SUB_STATE));
         let (before, result) = (seen.field(fields::ACTIVE_STATE_BEFORE), seen.field(fields::RESULT));
         let name = seen.unit_name();
-        let sub_before = self.units.get(&name).map(|unit| unit.sub_state.clone()).unwrap_or_default();
+        let unit = self.units.entry(name.clone(), Unit::default);
+        if result == "timeout" && unit.result != "timeout" {
+            unit.waited = waited(&unit.sub_state, &sub);
+        }
+        unit.result = result.clone().into_owned();
+        let waited = unit.waited;
         let restarting = sub.contains("auto-restart");
         let snapshot = seen.number("snapshot") == 1;
         let failed = active == "failed" && (before != "failed" || snapshot);
@@ -113,7 +134,7 @@ impl Units {
             out.extend(end_of_main(seen));
         }
         if failed {
-            for kind in failure_kinds(&result, &sub_before) {
+            for kind in failure_kinds(&result, waited) {
                 out.push(detailed(seen, kind));
             }
             if let Some((_, kind)) = PILLARS.iter().find(|(pillar, _)| *pillar == name) {
@@ -219,20 +240,29 @@ mod tests {
     /// Guarantees: each failure is one of its unit, and what else it is.
     #[test]
     fn results_are_read() {
-        for (result, before, expected) in [
-            ("exit-code", "running", None),
-            ("signal", "running", None),
-            ("oom-kill", "running", None),
-            ("start-limit-hit", "auto-restart", Some(FactKind::StartLimitHit)),
-            ("watchdog", "running", Some(FactKind::WatchdogTimeout)),
-            ("timeout", "start", Some(FactKind::StartTimeout)),
-            ("timeout", "start-pre", Some(FactKind::StartTimeout)),
-            ("timeout", "stop-sigterm", Some(FactKind::StopTimeout)),
-            ("timeout", "", None),
+        for (result, waited, expected) in [
+            ("exit-code", None, None),
+            ("oom-kill", None, None),
+            ("start-limit-hit", None, Some(FactKind::StartLimitHit)),
+            ("watchdog", None, Some(FactKind::WatchdogTimeout)),
+            ("timeout", Some(FactKind::StartTimeout), Some(FactKind::StartTimeout)),
+            ("timeout", None, None),
+            ("exit-code", Some(FactKind::StartTimeout), None),
         ] {
-            let kinds = failure_kinds(result, before);
+            let kinds = failure_kinds(result, waited);
             assert_eq!(kinds.first(), Some(&FactKind::UnitFailed));
-            assert_eq!(kinds.get(1).copied(), expected, "{result} {before}");
+            assert_eq!(kinds.get(1).copied(), expected, "{result} {waited:?}");
+        }
+        for (before, behind, expected) in [
+            ("start", "stop-sigterm", Some(FactKind::StartTimeout)),
+            ("start-pre", "failed", Some(FactKind::StartTimeout)),
+            ("mounting", "failed", Some(FactKind::StartTimeout)),
+            ("stop-sigterm", "stop-sigkill", Some(FactKind::StopTimeout)),
+            ("running", "stop-sigkill", Some(FactKind::StopTimeout)),
+            ("running", "stop-sigterm", None),
+            ("", "failed", None),
+        ] {
+            assert_eq!(waited(before, behind), expected, "{before} {behind}");
         }
         assert_eq!(exit_kind(0), None);
         assert_eq!(exit_kind(1), Some(FactKind::ExitFailure));

@@ -113,6 +113,15 @@ impl Slots {
         old
     }
 
+    /// The entities whose cgroups are below this path. Looks at every slot.
+    pub(super) fn below(&self, path: &str) -> Vec<EntityRef> {
+        let is_below = |entity: &Entity| {
+            entity.cgroup_path.strip_prefix(path).is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'))
+        };
+        let found = self.entities.iter().enumerate().filter(|(_, entity)| is_below(entity));
+        found.filter_map(|(at, _)| EntityRef::try_from(at).ok()).collect()
+    }
+
     /// When the entity went.
     pub(super) fn gone_since(&self, slot: EntityRef) -> Option<u64> {
         Some(self.gone_ns[slot as usize]).filter(|&at| at != 0)

@@ -5,7 +5,8 @@
 //!
 //! Invariants:
 //! - A reference is right as long as its version is the same; a slot is never shared by two keys.
-//! - The work of each call is bounded, and so is the table: what capacity forces out is counted.
+//! - The work of each call is bounded, and so is the table: what capacity forces out is counted. Once in a life, in a
+//!   container, a call looks at every slot.
 //! - A known entity costs a comparison, or one hash look-up; it allocates nothing.
 
 use std::collections::HashMap;
@@ -80,6 +81,8 @@ pub struct EntityTable {
     last_key: u64,
     last_ref: EntityRef,
     pending: Pending,
+    /// What the kernel's paths have in front that this agent does not see, of v2 and v1, once that is known.
+    above: [Option<String>; 2],
     stats: EntityStats,
 }
 
@@ -106,6 +109,7 @@ impl EntityTable {
             last_key: node_key,
             last_ref: 0,
             pending: Pending::new(),
+            above: [None, None],
             stats: EntityStats::default(),
         }
     }
@@ -353,7 +357,7 @@ impl EntityTable {
         let text = if header.flags == 0 { event.text() } else { b"" };
         let text = String::from_utf8_lossy(text);
         let path = relative(&text, header.cgroup & CGROUP_V1 != 0);
-        let here = self.path_here(header.cgroup, path);
+        let here = self.path_here(header, path);
         let path = here.as_deref().unwrap_or(path);
         let key = trace_key(header);
         let Some(&slot) = self.index.get(&key) else {
@@ -373,14 +377,45 @@ impl EntityTable {
 
     /// The path as this agent sees it, where that is shorter. The kernel tells paths from the root of the host; an agent
     /// that runs in a container with a systemd of its own has that one's units, below a path that it does not see.
-    fn path_here(&mut self, cgroup: u64, path: &str) -> Option<String> {
-        let read = cgroup::parse(path);
-        if read.manager != Manager::Nested || !read.container_id.is_empty() {
-            return None;
+    fn path_here(&mut self, header: &Header, path: &str) -> Option<String> {
+        let v1 = usize::from(header.cgroup & CGROUP_V1 != 0);
+        if self.above[v1].is_none() {
+            self.find_above(v1, header, path);
         }
-        let here = self.lookup.path(cgroup);
+        let above = self.above[v1].as_deref().filter(|above| !above.is_empty())?;
+        strip_directory(path, above).map(str::to_owned)
+    }
+
+    /// Compares both paths of one cgroup; what was stored before under the kernel's path gets its own.
+    #[cold]
+    fn find_above(&mut self, v1: usize, header: &Header, path: &str) {
+        let read = cgroup::parse(path);
+        // Units right below the root are the host's own, and the agent sees them there, too.
+        if read.manager != Manager::Nested || !read.container_id.is_empty() {
+            return;
+        }
+        let here = self.lookup.path(header.cgroup);
         self.count(here.is_some());
-        here.filter(|here| here.len() > 1 && here.len() < path.len() && path.ends_with(here.as_str()))
+        // A cgroup that is gone already has no path; the next one will do.
+        let Some(above) =
+            here.filter(|here| here.len() > 1).and_then(|here| path.strip_suffix(here.as_str()))
+        else {
+            return;
+        };
+        self.above[v1] = Some(above.to_owned());
+        if above.is_empty() {
+            return;
+        }
+        for slot in self.slots.below(above) {
+            let known = self.slots.get(slot);
+            let (key, path) = (known.key, known.cgroup_path[above.len()..].to_owned());
+            let (entity, complete) = self.cgroup(key, &path);
+            self.slots.replace(slot, entity);
+            self.stats.late_joins += 1;
+            if !complete {
+                self.await_invocation(slot, header.time_ns);
+            }
+        }
     }
 
     fn set_gone(&mut self, header: &Header) {

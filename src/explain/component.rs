@@ -16,6 +16,9 @@ use crate::detect::{Fact, Role};
 /// Facts of one component.
 pub const MEMBERS_MAX: usize = 512;
 
+/// Two sources tell of the same within this time.
+const RETOLD_NS: u64 = 2_000_000_000;
+
 /// The facts that edges connect.
 #[derive(Debug)]
 pub struct Component<'window> {
@@ -106,6 +109,22 @@ impl<'window> Component<'window> {
     #[must_use]
     pub fn members(&self, root: usize) -> Vec<usize> {
         (0..self.facts.len()).filter(|&place| self.roots[place] == root).collect()
+    }
+
+    /// A fact, with the details that other sources tell of the same.
+    #[must_use]
+    pub fn retold(&self, place: usize, members: &[usize]) -> Fact {
+        let mut told = self.facts[place].clone();
+        for other in members.iter().map(|&member| self.facts[member]) {
+            let is_same = other.kind == told.kind
+                && other.subject == told.subject
+                && other.from_ns.abs_diff(told.from_ns) < RETOLD_NS
+                && !licence::are_different_runs(other, &told);
+            for (name, value) in other.detail.iter().filter(|_| is_same) {
+                told.detail.entry(name).or_insert_with(|| value.clone());
+            }
+        }
+        told
     }
 
     /// The way from the root down to a fact, as places of edges.

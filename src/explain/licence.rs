@@ -58,7 +58,7 @@ pub fn holds(rule: &Rule, key: Option<KeyKind>, cause: &Fact, effect: &Fact) -> 
 }
 
 /// Whether both belong to runs of a unit or pod, but not to one.
-fn are_different_runs(one: &Fact, other: &Fact) -> bool {
+pub(super) fn are_different_runs(one: &Fact, other: &Fact) -> bool {
     // One run has many processes: they tell runs apart only where nothing else is shared.
     let strong = [KeyKind::Invocation, KeyKind::PodUid, KeyKind::Container];
     strong.iter().any(|&kind| differ(one, other, kind))

@@ -120,6 +120,8 @@ struct Draft<'draft> {
     /// The edges from the root to what is worst.
     way: Vec<usize>,
     culprit: Option<(Subject, String)>,
+    /// The root, as all sources together tell it.
+    told: Fact,
 }
 
 /// Judges the tree below a root.
@@ -135,6 +137,7 @@ pub fn judge(scene: Scene<'_>, component: &Component<'_>, root: usize) -> Verdic
         way: component.way_to(worst),
         names: BTreeMap::new(),
         culprit,
+        told: component.retold(root, &members),
         members,
     };
     let circumstances = draft.circumstances();
@@ -144,8 +147,7 @@ pub fn judge(scene: Scene<'_>, component: &Component<'_>, root: usize) -> Verdic
     let (hypotheses, margin) = draft.hypotheses();
     let evidence_gaps = draft.gaps();
     let root_cause = draft.root_cause(margin);
-    let words =
-        Words { fact: component.facts[root], culprit: draft.culprit.as_ref().map(|(subject, _)| subject) };
+    let words = Words { fact: &draft.told, culprit: draft.culprit.as_ref().map(|(subject, _)| subject) };
     let actions = scene.rules.root(component.facts[root].kind).map_or_else(Vec::new, |root| {
         let fits = root
             .actions
@@ -416,7 +418,7 @@ impl<'draft> Draft<'draft> {
 
     fn root_cause(&self, margin: f64) -> RootCause {
         let fact = self.fact(self.root);
-        let words = Words { fact, culprit: self.culprit.as_ref().map(|(subject, _)| subject) };
+        let words = Words { fact: &self.told, culprit: self.culprit.as_ref().map(|(subject, _)| subject) };
         let root = self.scene.rules.root(fact.kind);
         let open = root.is_some_and(|root| root.open);
         let (kind, mut summary) = match root {

@@ -171,6 +171,8 @@ mod backtest;
 #[cfg(test)]
 mod cluster;
 #[cfg(test)]
+mod live;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod verdicts;

@@ -22,7 +22,7 @@ use tapio::proto::{CausalEdge, Detail, IncidentEntity, IncidentFact, RootCause, 
 use crate::skipped;
 
 /// Builds a receiver, or says why not.
-fn receiver(name: &str) -> Result<PathBuf, String> {
+pub(crate) fn receiver(name: &str) -> Result<PathBuf, String> {
     let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rigs/otel/build");
     let output = Command::new(build).arg(name).stderr(Stdio::piped()).output();
     let output = output.map_err(|error| error.to_string())?;
@@ -32,7 +32,9 @@ fn receiver(name: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
 }
 
-struct Running(Child);
+/// A program that ends with this.
+#[derive(Debug)]
+pub(crate) struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -68,7 +70,7 @@ fn start(program: &Path, folder: &Path, config: &str, addresses: &[&str]) -> Run
 }
 
 /// Starts the Collector with its files in `folder`.
-fn start_collector(program: &Path, folder: &Path) -> (Running, String) {
+pub(crate) fn start_collector(program: &Path, folder: &Path) -> (Running, String) {
     let endpoint = free_address();
     let file = |name: &str| folder.join(name).display().to_string();
     let config = format!(
@@ -153,11 +155,15 @@ fn incident() -> SemanticGroup {
 }
 
 /// The records of a file of the Collector, each with the attributes of its resource.
-fn records(path: &Path, [resources, scopes, records]: [&str; 3]) -> Vec<(BTreeMap<String, Value>, Value)> {
+pub(crate) fn records(
+    path: &Path,
+    [resources, scopes, records]: [&str; 3],
+) -> Vec<(BTreeMap<String, Value>, Value)> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let mut found = Vec::new();
     for line in text.lines() {
-        let line: Value = serde_json::from_str(line).unwrap();
+        // A line that is not whole yet is read the next time.
+        let Ok(line) = serde_json::from_str::<Value>(line) else { break };
         for resource in line[resources].as_array().unwrap() {
             let attributes = attributes(&resource["resource"]);
             for scope in resource[scopes].as_array().unwrap() {
@@ -170,7 +176,7 @@ fn records(path: &Path, [resources, scopes, records]: [&str; 3]) -> Vec<(BTreeMa
 }
 
 /// Attributes by name; of the value, what is in it.
-fn attributes(of: &Value) -> BTreeMap<String, Value> {
+pub(crate) fn attributes(of: &Value) -> BTreeMap<String, Value> {
     let list = of["attributes"].as_array().cloned().unwrap_or_default();
     let value = |entry: &Value| entry["value"].as_object().unwrap().values().next().cloned().unwrap();
     list.iter().map(|entry| (entry["key"].as_str().unwrap().to_owned(), value(entry))).collect()

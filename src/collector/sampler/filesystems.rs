@@ -26,6 +26,8 @@ pub(super) struct Filesystem {
     pub(super) device: u64,
     pub(super) point: PathBuf,
     pub(super) kind: String,
+    /// What the kernel's log calls the device: `sda1`; empty for what is on none.
+    pub(super) name: String,
 }
 
 /// How full it is.
@@ -47,6 +49,12 @@ pub(super) fn filesystems(mountinfo: &str) -> Vec<Filesystem> {
             device: u64::from(major) << 20 | u64::from(minor),
             point: mount.point,
             kind: mount.kind.to_owned(),
+            name: mount
+                .what
+                .strip_prefix("/dev/")
+                .and_then(|path| path.rsplit('/').next())
+                .unwrap_or_default()
+                .to_owned(),
         };
         let whole = mount.root == "/";
         let rank = |whole: bool, point: &Path| (!whole, point.as_os_str().len());
@@ -104,6 +112,8 @@ mod tests {
         let points: Vec<_> = found.iter().filter_map(|one| one.point.to_str()).collect();
         assert_eq!(points, ["/data", "/run", "/"]);
         assert_eq!(found[2].device, 254 << 20);
+        let names: Vec<_> = found.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, ["vdb", "", "vda"]);
         let many: String =
             (0..200).map(|minor| format!("1 0 8:{minor} / /m{minor} rw - xfs /dev/x rw\n")).collect();
         assert_eq!(filesystems(&many).len(), FILESYSTEMS_MAX);

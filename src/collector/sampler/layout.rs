@@ -71,6 +71,8 @@ pub(super) struct Mount<'line> {
     pub(super) root: &'line str,
     pub(super) point: PathBuf,
     pub(super) kind: &'line str,
+    /// What is mounted: `/dev/sda1`, or a word.
+    pub(super) what: &'line str,
     options: &'line str,
 }
 
@@ -82,8 +84,8 @@ impl<'line> Mount<'line> {
         let (major, minor) = device.split_once(':')?;
         let device = (major.parse().ok()?, minor.parse().ok()?);
         let mut after = after.split(' ');
-        let (kind, options) = (after.next()?, after.nth(1)?);
-        Some(Self { device, root, point: PathBuf::from(unescape(point)), kind, options })
+        let (kind, what, options) = (after.next()?, after.next()?, after.next()?);
+        Some(Self { device, root, point: PathBuf::from(unescape(point)), kind, what, options })
     }
 }
 

@@ -204,6 +204,9 @@ impl Round {
                 event.slot(space.inodes).slot(space.free_inodes).slot(u64::from(space.read_only));
                 event.field(fields::MOUNT, &key.1.to_string_lossy());
                 event.field(fields::FILESYSTEM, &filesystem.kind);
+                if !filesystem.name.is_empty() {
+                    event.field(fields::DEVICE, &filesystem.name);
+                }
                 send(event);
             }
             spaces.insert(key, kept.unwrap_or((now, space)));

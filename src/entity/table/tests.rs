@@ -436,22 +436,33 @@ proptest! {
 }
 
 /// Scenario: cgroups that the kernel names from the root of the host, in an agent that runs in a container with a systemd
-/// of its own; and those of a systemd in a container below the agent.
-/// Guarantees: the units of the agent's own systemd have its paths; those of others stay others'.
+/// of its own: one that is gone before it can be asked for, one that is there, and later ones that are not; one beside the
+/// container, and one of a systemd in a container below the agent.
+/// Guarantees: the units of the agent's own systemd have its paths, whenever they came; those of others stay others'.
 #[test]
 fn paths_are_those_of_the_agent() {
     let fake = Fake::default();
     let mut table = fake.table(16);
+    let above = "/machine/rig/payload";
+    let tell = |table: &mut EntityTable, cgroup: u64, path: &str| {
+        observe(table, Kind::CgroupCreated, in_cgroup(cgroup, SECOND), path);
+        table.resolve(&in_cgroup(cgroup, SECOND))
+    };
+    let gone = tell(&mut table, 6, &format!("{above}/system.slice/gone.service"));
+    assert_eq!(table.get(gone).manager, Manager::Nested);
     fake.system().paths.insert(7, "/system.slice/db.service".into());
-    let own = "/machine/rig/payload/system.slice/db.service";
-    observe(&mut table, Kind::CgroupCreated, in_cgroup(7, SECOND), own);
-    let entity = table.resolve(&in_cgroup(7, SECOND));
-    assert_eq!(table.get(entity).cgroup_path, "/system.slice/db.service");
-    assert_eq!((table.get(entity).unit.as_str(), table.get(entity).manager), ("db.service", Manager::System));
-
-    let other = "/machine/rig/payload/system.slice/x.service/app/system.slice/db.service";
-    fake.system().paths.insert(8, other.into());
-    observe(&mut table, Kind::CgroupCreated, in_cgroup(8, SECOND), other);
-    let entity = table.resolve(&in_cgroup(8, SECOND));
-    assert_eq!(table.get(entity).manager, Manager::Nested);
+    let there = tell(&mut table, 7, &format!("{above}/system.slice/db.service"));
+    let later = tell(&mut table, 8, &format!("{above}/system.slice/later.service"));
+    for (entity, name) in [(gone, "gone.service"), (there, "db.service"), (later, "later.service")] {
+        let entity = table.get(entity);
+        assert_eq!(entity.cgroup_path, format!("/system.slice/{name}"));
+        assert_eq!((entity.unit.as_str(), entity.manager), (name, Manager::System));
+    }
+    for path in [
+        "/machine/rig/payloads/system.slice/db.service",
+        "/machine/rig/payload/system.slice/x.service/app/system.slice/db.service",
+    ] {
+        let other = tell(&mut table, 9, path);
+        assert_eq!(table.get(other).manager, Manager::Nested, "{path}");
+    }
 }

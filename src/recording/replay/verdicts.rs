@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::cluster::CLUSTER;
 use super::tests::corpus;
-use super::{AFTER_NS, TICK_NS, facts_of, incidents};
+use super::{AFTER_NS, TICK_NS, facts_of, incidents, live};
 use crate::detect::Hindsight;
 use crate::event::Source;
 use crate::explain::tests::story::{Dice, Order, arrivals, has_way, late_ns, ways};
@@ -314,7 +314,7 @@ const VERDICTS: &[(&str, &[&str], &str, &[&str])] = &[
 pub(super) fn verdicts()
 -> impl Iterator<Item = &'static (&'static str, &'static [&'static str], &'static str, &'static [&'static str])>
 {
-    VERDICTS.iter().chain(CLUSTER)
+    VERDICTS.iter().chain(live::VERDICTS).chain(CLUSTER)
 }
 
 pub(super) fn story(name: &str) -> Recording {

@@ -67,6 +67,9 @@ fn boot() -> Rig {
     Rig { name: fact("rig=").to_owned(), leader: fact("leader=").parse().unwrap(), _hold: hold }
 }
 
+/// Longest time that a command in the rig may take, seconds.
+const LIMIT_S: u32 = 240;
+
 impl Rig {
     /// The rig of this test run; nothing, and said, where there is none.
     pub(super) fn get(test: &str) -> Option<&'static Self> {
@@ -80,9 +83,14 @@ impl Rig {
         }
     }
 
-    /// A command that runs in the rig as root.
+    /// A command that runs in the rig as root, for [`LIMIT_S`] at most.
     pub(super) fn command(&self, command: &[&str]) -> Command {
-        let mut run = Command::new(here("nspawn/run"));
+        self.command_within(LIMIT_S, command)
+    }
+
+    fn command_within(&self, limit_s: u32, command: &[&str]) -> Command {
+        let mut run = Command::new("timeout");
+        run.arg("--kill-after=5").arg(limit_s.to_string()).arg(here("nspawn/run"));
         run.arg("exec").arg(&self.name).args(command).stdin(Stdio::null());
         run
     }
@@ -114,19 +122,55 @@ impl Rig {
 
     /// Runs a script of `tests/rigs/provoke`; what it said that it did. Nothing, and said, where it cannot run.
     pub(super) fn provoke(&self, test: &str, script: &str) -> Option<Said> {
+        self.provoke_within(LIMIT_S, test, script)
+    }
+
+    /// The same, for a script that takes so many seconds at most.
+    pub(super) fn provoke_within(&self, limit_s: u32, test: &str, script: &str) -> Option<Said> {
+        match self.attempt_within(limit_s, script) {
+            Provoked::Did(said) => Some(said),
+            Provoked::Cannot(why) => {
+                skipped(&format!("rig::{test}"), &why);
+                None
+            }
+            Provoked::Failed(why) => panic!("{why}"),
+        }
+    }
+
+    /// The same, where what becomes of it is for the caller to judge.
+    pub(super) fn attempt(&self, script: &str) -> Provoked {
+        self.attempt_within(LIMIT_S, script)
+    }
+
+    fn attempt_within(&self, limit_s: u32, script: &str) -> Provoked {
         let (name, arguments) = script.split_once(' ').unwrap_or((script, ""));
         let path = format!("/host/{name}.sh");
         let command: Vec<&str> = ["/bin/sh", &path].into_iter().chain(arguments.split_whitespace()).collect();
-        let output = self.output(&command);
+        let output = self.command_within(limit_s, &command).output().unwrap();
         let (said, errors) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         if output.status.code() == Some(77) {
-            skipped(&format!("rig::{test}"), errors.trim());
-            return None;
+            return Provoked::Cannot(errors.trim().to_owned());
         }
-        assert!(output.status.success(), "{script} ended with {}:\n{said}\n{errors}", output.status);
+        if !output.status.success() {
+            return Provoked::Failed(format!("{script} ended with {}:\n{said}\n{errors}", output.status));
+        }
         let said = Said::read(&said);
-        assert!(said.is_whole(name), "{script}: {said:?}");
-        Some(said)
+        if said.is_whole(name) {
+            Provoked::Did(said)
+        } else {
+            Provoked::Failed(format!("{script}: {said:?}"))
+        }
     }
+}
+
+/// What became of a script.
+#[derive(Debug)]
+pub(super) enum Provoked {
+    /// It did what it was meant to.
+    Did(Said),
+    /// This host cannot do it, and why.
+    Cannot(String),
+    /// The host did otherwise.
+    Failed(String),
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
+use tapio::explain::Incident;
 
 use super::changes::Event;
 use super::host::Rig;
@@ -57,6 +58,12 @@ impl<'rig> Agent<'rig> {
         let output =
             self.rig.command(&["/usr/local/bin/tapio-collector", "status", "--json", SOCKET]).output();
         serde_json::from_slice(&output.unwrap().stdout).ok()
+    }
+
+    /// What `incidents` says.
+    pub(super) fn incidents(&self) -> Vec<Incident> {
+        let command = ["/usr/local/bin/tapio-collector", "incidents", "--json", SOCKET];
+        serde_json::from_str(&self.rig.text(&command)).expect("a list of incidents")
     }
 
     pub(super) fn await_running(&self, collectors: &[&str]) {

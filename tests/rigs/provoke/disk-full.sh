@@ -20,6 +20,8 @@ sleep 1
 start filler.service
 outcome writer.service failed exit-code exited 1
 say did what=filled unit=filler.service mount=/srv/full "available_kib=$(df --output=avail /srv/full | tail -n 1 | tr -d ' ')"
+# It stays full, as it would until somebody makes room.
+sleep 4
 systemctl stop filler.service
 umount /srv/full
 end

@@ -7,6 +7,8 @@ cat >/run/resolver.py <<'PYTHON'
 import os, socket, sys
 port = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 port.bind(("127.0.0.53", 53))
+# Resolvers answer over TCP, too.
+stream = socket.create_server(("127.0.0.53", 53))
 port.settimeout(0.1)
 while not os.path.exists("/run/resolver.fail"):
     try:

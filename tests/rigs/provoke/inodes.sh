@@ -11,7 +11,7 @@ ExecStart=/usr/bin/python3 -c 'import itertools, time\ntry:\n for number in iter
 UNIT
 unit spool.service <<'UNIT'
 [Service]
-ExecStart=/usr/bin/python3 -c 'import itertools, os, time\nfor number in itertools.count(): path = f"/srv/inodes/spool-{number}"; open(path, "w").close(); os.unlink(path); time.sleep(0.05)'
+ExecStart=/usr/bin/python3 -c 'import itertools, os, time\nfor number in itertools.count(): path = f"/srv/inodes/spool-{number}"; open(path, "w").close(); os.unlink(path); time.sleep(0.5)'
 UNIT
 reload
 start spool.service
@@ -19,6 +19,8 @@ active spool.service
 start sessions.service
 outcome spool.service failed exit-code exited 1
 say did what=filled unit=sessions.service mount=/srv/inodes "free_inodes=$(df --output=iavail /srv/inodes | tail -n 1 | tr -d ' ')"
+# They stay, as they would until somebody makes room.
+sleep 4
 systemctl stop sessions.service
 umount /srv/inodes
 end

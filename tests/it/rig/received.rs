@@ -1,0 +1,104 @@
+//! What a real OpenTelemetry Collector has of the incidents of a running agent.
+//!
+//! Invariants:
+//! - The Collector's own file is what counts, not what the agent says that it sent.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tapio::explain::Incident;
+
+use crate::otlp::{Running, attributes, receiver, records, start_collector};
+
+/// Longest wait for the Collector to have written.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A Collector, with a folder for its files.
+pub(super) struct Collector {
+    folder: tempfile::TempDir,
+    pub(super) endpoint: String,
+    _running: Running,
+}
+
+impl Collector {
+    /// Starts one, or says why there is none.
+    pub(super) fn start() -> Result<Self, String> {
+        let program = receiver("otelcol")?;
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let (running, endpoint) = start_collector(&program, folder.path());
+        Ok(Self { folder, endpoint, _running: running })
+    }
+
+    /// What it does not have of these incidents, as they were in the end.
+    pub(super) fn lacks(&self, told: &[Incident]) -> Vec<String> {
+        let begun = Instant::now();
+        loop {
+            let traces =
+                records(&self.folder.path().join("traces.json"), ["resourceSpans", "scopeSpans", "spans"]);
+            let logs =
+                records(&self.folder.path().join("logs.json"), ["resourceLogs", "scopeLogs", "logRecords"]);
+            let lacks: Vec<String> = told
+                .iter()
+                .flat_map(|incident| [lacks_trace(incident, &traces), lacks_log(incident, &logs)])
+                .flatten()
+                .collect();
+            if lacks.is_empty() || begun.elapsed() >= PATIENCE {
+                return lacks;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+type Records = [(BTreeMap<String, Value>, Value)];
+
+fn text(of: &Value) -> &str {
+    of.as_str().unwrap_or_default()
+}
+
+/// What the trace of an incident lacks: a span of its own, one for each fact, each below that of its cause.
+fn lacks_trace(incident: &Incident, traces: &Records) -> Option<String> {
+    let spans: BTreeMap<&str, &Value> = traces
+        .iter()
+        .filter(|(_, span)| span["traceId"] == *incident.trace_id)
+        .map(|(_, span)| (text(&span["spanId"]), span))
+        .collect();
+    let roots = spans.values().filter(|span| text(&span["parentSpanId"]).is_empty());
+    let roots: Vec<_> =
+        roots.map(|span| (attributes(span)["tapio.incident.id"].clone(), text(&span["name"]))).collect();
+    let [(id, title)] = &roots[..] else {
+        return Some(format!("the Collector has {roots:?} for {}", incident.id));
+    };
+    if *id != *incident.id {
+        return Some(format!("the Collector has {id} as the root of {}", incident.id));
+    }
+    let kind = |id: &str| incident.facts.iter().find(|fact| fact.id == id).map(|fact| fact.kind.as_str());
+    let mut steps: Vec<(&str, &str)> = Vec::new();
+    for span in spans.values() {
+        let Some(parent) = spans.get(text(&span["parentSpanId"])) else { continue };
+        steps.push((text(&parent["name"]), text(&span["name"])));
+    }
+    for fact in &incident.facts {
+        let cause = incident.chain.iter().find(|link| link.to == fact.id).and_then(|link| kind(&link.from));
+        let cause = cause.unwrap_or(title);
+        let is_it = |(above, below): &(&str, &str)| *below == fact.kind && *above == cause;
+        let Some(at) = steps.iter().position(is_it) else {
+            return Some(format!("the Collector has no {} below {cause}: {steps:?}", fact.kind));
+        };
+        steps.swap_remove(at);
+    }
+    None
+}
+
+/// What the log lacks: a record of the last revision.
+fn lacks_log(incident: &Incident, logs: &Records) -> Option<String> {
+    let revision = incident.revision.to_string();
+    let is_it = |log: &Value| {
+        log["traceId"] == *incident.trace_id
+            && log["eventName"] == "tapio.incident"
+            && attributes(log)["tapio.incident.revision"] == *revision
+    };
+    let has_it = logs.iter().any(|(_, log)| is_it(log));
+    (!has_it).then(|| format!("the Collector has no record of revision {revision} of {}", incident.id))
+}
