@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::outputs::Outputs;
 use crate::clock;
-use crate::detect::{self, Detectors, Fact};
+use crate::detect::{self, EventId, Hindsight, Shown};
 use crate::engine::queue::{BatchReceiver, BatchSender, batches};
 use crate::engine::shard::Inspect;
 use crate::engine::worker::Worker;
@@ -43,14 +43,6 @@ const TICK_NS: u64 = 1_000_000_000;
 /// Events taken from a queue in one turn.
 const TURN_MAX: usize = 4096;
 
-/// An event on its way to the detectors.
-#[derive(Debug)]
-struct Watched {
-    words: Box<[u64]>,
-    owner: Entity,
-    sequence: u64,
-}
-
 /// What shards and this thread share.
 #[derive(Debug, Default)]
 struct Common {
@@ -58,13 +50,13 @@ struct Common {
     asleep: AtomicBool,
     /// By source: events that found the queue full.
     missed: [AtomicU64; Source::ALL.len()],
-    inputs: Mutex<Vec<BatchReceiver<Watched>>>,
+    inputs: Mutex<Vec<BatchReceiver<Shown>>>,
 }
 
 /// Passes on what detectors want to see.
 #[derive(Debug)]
 pub(super) struct Watch {
-    queue: BatchSender<Watched>,
+    queue: BatchSender<Shown>,
     common: Arc<Common>,
 }
 
@@ -77,8 +69,8 @@ impl Inspect for Watch {
         if !detect::is_watched(event) {
             return;
         }
-        let watched = Watched { words: event.words().into(), owner: owner.clone(), sequence };
-        if self.queue.push(watched).is_err() {
+        let shown = Shown { words: event.words().into(), owner: owner.clone(), sequence };
+        if self.queue.push(shown).is_err() {
             let source = usize::from(event.header().source);
             if let Some(missed) = self.common.missed.get(source) {
                 missed.fetch_add(1, Ordering::Relaxed);
@@ -126,7 +118,6 @@ impl Watches {
             ledger,
             outputs,
             held: BinaryHeap::new(),
-            arrivals: 0,
             lost: [0; Source::ALL.len()],
             settle_due_ns: 0,
             tick_due_ns: 0,
@@ -153,43 +144,30 @@ pub(super) struct Host {
 /// Detectors and causal engine.
 #[derive(Debug)]
 struct Engine {
-    detectors: Detectors,
+    detectors: Hindsight,
     explain: Explain,
-    facts: Vec<Fact>,
     revisions: Vec<Incident>,
 }
 
 impl Engine {
     fn new(host: &Host, rules: Arc<RuleSet>) -> Self {
         Self {
-            detectors: Detectors::new(&host.name),
+            detectors: Hindsight::new(&host.name),
             explain: Explain::new(host.boot_id, rules, Bounds::default()),
-            facts: Vec::new(),
             revisions: Vec::new(),
         }
     }
 
-    fn show(&mut self, watched: &Watched) {
-        // It was an event when the shard took it.
-        if let Ok(event) = Event::parse(&watched.words) {
-            self.detectors.event(&event, &watched.owner, watched.sequence, &mut self.facts);
-        }
-        self.take_facts();
-    }
-
-    fn take_facts(&mut self) {
-        for fact in self.facts.drain(..) {
-            self.explain.insert(fact);
-        }
+    fn take_news(&mut self) {
+        self.explain.take(self.detectors.news());
     }
 }
 
-/// An event that is held, in the order of times, then of arrival.
+/// An event that is held, in the order of times, then of names.
 #[derive(Debug)]
 struct Held {
-    time_ns: u64,
-    arrival: u64,
-    watched: Watched,
+    order: (u64, EventId),
+    shown: Shown,
 }
 
 impl PartialEq for Held {
@@ -208,7 +186,7 @@ impl PartialOrd for Held {
 
 impl Ord for Held {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.time_ns, self.arrival).cmp(&(other.time_ns, other.arrival))
+        self.order.cmp(&other.order)
     }
 }
 
@@ -216,14 +194,13 @@ impl Ord for Held {
 #[derive(Debug)]
 pub(super) struct Explainer {
     common: Arc<Common>,
-    inputs: Vec<BatchReceiver<Watched>>,
+    inputs: Vec<BatchReceiver<Shown>>,
     engine: Engine,
     rules: Arc<RuleSet>,
     host: Host,
     ledger: Arc<Ledger>,
     outputs: Outputs,
     held: BinaryHeap<Reverse<Held>>,
-    arrivals: u64,
     /// By source: what was lost when it was last looked at.
     lost: [u64; Source::ALL.len()],
     settle_due_ns: u64,
@@ -274,11 +251,12 @@ impl Explainer {
         let mut taken = 0;
         for input in &mut self.inputs {
             for _ in 0..TURN_MAX {
-                let Some(watched) = input.pop() else { break };
-                let time_ns = watched.words.first().copied().unwrap_or(0);
-                self.arrivals += 1;
-                self.held.push(Reverse(Held { time_ns, arrival: self.arrivals, watched }));
+                let Some(shown) = input.pop() else { break };
                 taken += 1;
+                // It was an event when the shard took it.
+                if let Some(order) = shown.order() {
+                    self.held.push(Reverse(Held { order, shown }));
+                }
             }
         }
         taken
@@ -288,13 +266,14 @@ impl Explainer {
     fn release(&mut self, now_ns: u64, everything: bool) {
         let until_ns = now_ns.saturating_sub(u64::try_from(HOLD.as_nanos()).unwrap_or(0));
         while let Some(Reverse(first)) = self.held.peek() {
-            if !everything && first.time_ns > until_ns && self.held.len() <= HELD_MAX {
+            if !everything && first.order.0 > until_ns && self.held.len() <= HELD_MAX {
                 break;
             }
             if let Some(Reverse(held)) = self.held.pop() {
-                self.engine.show(&held.watched);
+                self.engine.detectors.event(held.shown);
             }
         }
+        self.engine.take_news();
     }
 
     fn tick(&mut self, now_ns: u64) {
@@ -307,8 +286,8 @@ impl Explainer {
             self.engine.explain.set_rules(rules);
         }
         let until_ns = now_ns.saturating_sub(u64::try_from(HOLD.as_nanos()).unwrap_or(0));
-        self.engine.detectors.tick(until_ns, &mut self.engine.facts);
-        self.engine.take_facts();
+        self.engine.detectors.tick(until_ns);
+        self.engine.take_news();
         self.note_losses(now_ns);
         self.settle(now_ns);
         let stats = self.stats();
@@ -347,6 +326,7 @@ impl Explainer {
         Stats {
             explain: self.engine.explain.stats(),
             detectors_evicted: self.engine.detectors.evicted(),
+            too_late: self.engine.detectors.too_late(),
             missed: self.common.missed.iter().map(|count| count.load(Ordering::Relaxed)).sum(),
         }
     }
@@ -384,6 +364,8 @@ pub struct Stats {
     pub explain: ExplainStats,
     /// What detectors forgot for want of room.
     pub detectors_evicted: u64,
+    /// Events that came later than the detectors look back.
+    pub too_late: u64,
     /// Events that found the queue full.
     pub missed: u64,
 }

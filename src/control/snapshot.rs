@@ -111,6 +111,8 @@ pub struct Explain {
     pub facts_evicted: u64,
     /// Events that detectors did not see, since they came faster than those looked.
     pub events_missed: u64,
+    /// Events that came later than detectors look back, and were seen out of their order.
+    pub events_too_late: u64,
     /// Revisions of incidents.
     pub revisions: u64,
     /// Revisions that did not fit the queue to the server.

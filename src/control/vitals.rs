@@ -121,6 +121,7 @@ impl AgentVitals {
             facts_kept: thread.explain.facts as u64,
             facts_evicted: thread.explain.window.evicted + thread.detectors_evicted,
             events_missed: thread.missed,
+            events_too_late: thread.too_late,
             revisions: counts.revisions,
             server_dropped: counts.server_dropped,
             file_failed: counts.file_failed,

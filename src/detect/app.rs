@@ -4,6 +4,8 @@
 //! - [`PHRASES`] is the one table of words; a message means what the first row in it says that matches.
 //! - A statement of one owner is told again after [`AGAIN_NS`]; errors of one owner are bounded in a window.
 
+use std::sync::Arc;
+
 use super::Detector;
 use super::bounded::{Bounded, Throttle};
 use super::fact::{Fact, FactKind, KeyKind};
@@ -128,9 +130,9 @@ const OTHERS: [&str; 8] = [
 ];
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct App {
-    scanner: Scanner,
+    scanner: Arc<Scanner>,
     told: Throttle<(u64, u8, String)>,
     errors: Bounded<u64, (u64, u32)>,
 }
@@ -138,7 +140,7 @@ pub(super) struct App {
 impl Default for App {
     fn default() -> Self {
         Self {
-            scanner: Scanner::new(PHRASES.iter().map(|phrase| phrase.words)),
+            scanner: Arc::new(Scanner::new(PHRASES.iter().map(|phrase| phrase.words))),
             told: Throttle::new(STATEMENTS_MAX, AGAIN_NS),
             errors: Bounded::new(STATEMENTS_MAX),
         }

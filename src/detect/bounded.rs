@@ -3,22 +3,24 @@
 //! Invariants:
 //! - Never more entries than the capacity: the least recently touched quarter goes first, and is counted.
 //! - Iteration is in the order of the keys, never in that of a hash.
+//! - A copy shares its entries until one of the two changes: looking back costs what changed since.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A map of at most so many entries.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Bounded<K, V> {
-    entries: BTreeMap<K, (u64, V)>,
+    entries: Arc<BTreeMap<K, (u64, V)>>,
     capacity: usize,
     touches: u64,
     evicted: u64,
 }
 
-impl<K: Ord + Clone, V> Bounded<K, V> {
+impl<K: Ord + Clone, V: Clone> Bounded<K, V> {
     /// An empty map.
-    pub(super) const fn new(capacity: usize) -> Self {
-        Self { entries: BTreeMap::new(), capacity, touches: 0, evicted: 0 }
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { entries: Arc::default(), capacity, touches: 0, evicted: 0 }
     }
 
     /// The value of a key, made if there is none.
@@ -27,7 +29,7 @@ impl<K: Ord + Clone, V> Bounded<K, V> {
             self.make_room();
         }
         self.touches += 1;
-        let (touched, value) = self.entries.entry(key).or_insert_with(|| (0, make()));
+        let (touched, value) = Arc::make_mut(&mut self.entries).entry(key).or_insert_with(|| (0, make()));
         *touched = self.touches;
         value
     }
@@ -38,7 +40,7 @@ impl<K: Ord + Clone, V> Bounded<K, V> {
             self.make_room();
         }
         self.touches += 1;
-        self.entries.insert(key, (self.touches, value));
+        Arc::make_mut(&mut self.entries).insert(key, (self.touches, value));
     }
 
     /// The value of a key, without using it.
@@ -48,12 +50,18 @@ impl<K: Ord + Clone, V> Bounded<K, V> {
 
     /// Takes an entry out.
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {
-        self.entries.remove(key).map(|(_, value)| value)
+        // Most of what is asked for is not there: no reason to part from a copy.
+        if !self.entries.contains_key(key) {
+            return None;
+        }
+        Arc::make_mut(&mut self.entries).remove(key).map(|(_, value)| value)
     }
 
     /// Keeps the entries for which this holds. Those that go are not counted: it was time.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
-        self.entries.retain(|key, (_, value)| keep(key, value));
+        if !self.entries.is_empty() {
+            Arc::make_mut(&mut self.entries).retain(|key, (_, value)| keep(key, value));
+        }
     }
 
     /// All entries, by key.
@@ -72,13 +80,13 @@ impl<K: Ord + Clone, V> Bounded<K, V> {
         let (_, limit, _) = touches.select_nth_unstable(quarter);
         let limit = *limit;
         let before = self.entries.len();
-        self.entries.retain(|_, (touched, _)| *touched > limit);
+        Arc::make_mut(&mut self.entries).retain(|_, (touched, _)| *touched > limit);
         self.evicted += (before - self.entries.len()) as u64;
     }
 }
 
 /// Lets one statement of a kind through in so many nanoseconds, and counts the others.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Throttle<K> {
     last: Bounded<K, (u64, u64)>,
     gap_ns: u64,
@@ -86,7 +94,7 @@ pub(super) struct Throttle<K> {
 
 impl<K: Ord + Clone> Throttle<K> {
     /// Nothing was let through yet.
-    pub(super) const fn new(capacity: usize, gap_ns: u64) -> Self {
+    pub(super) fn new(capacity: usize, gap_ns: u64) -> Self {
         Self { last: Bounded::new(capacity), gap_ns }
     }
 

@@ -19,7 +19,7 @@ const AGAIN_NS: u64 = 600_000_000_000;
 const FILES_MAX: usize = 256;
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Certificates {
     told: Throttle<(String, String)>,
 }

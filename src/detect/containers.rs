@@ -47,7 +47,7 @@ pub(super) fn terminated(reason: &str, exit_code: i64, signal: u64) -> Option<Fa
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Containers {
     /// By container id and end.
     ends: Bounded<(u64, u64), ()>,

@@ -165,7 +165,7 @@ struct LastExit {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Deaths {
     pending: Bounded<(u64, u32), Pending>,
     paths: Bounded<u64, String>,

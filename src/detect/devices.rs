@@ -26,7 +26,7 @@ struct Place {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Devices {
     mounts: Bounded<String, Place>,
 }

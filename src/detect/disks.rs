@@ -37,7 +37,7 @@ struct Slow {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Disks {
     slow: Bounded<u64, Slow>,
     errors: Throttle<(String, u64)>,

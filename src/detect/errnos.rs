@@ -56,7 +56,7 @@ pub(super) fn classify(syscall: u64, errno: u64, now_ns: u64, disks: Disks) -> O
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Errnos {
     bursts: Throttle<(u64, u64)>,
     disks: Disks,

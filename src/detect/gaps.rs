@@ -9,7 +9,7 @@ use super::seen::{Seen, with_text};
 use crate::event::{Kind, Source, fields};
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Gaps {
     /// Since when the manager is lost, or reloads.
     lost_ns: Option<u64>,

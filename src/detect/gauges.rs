@@ -94,7 +94,7 @@ struct Counters {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Gauges {
     series: Bounded<(u64, String), Series>,
     counters: Bounded<u64, Counters>,

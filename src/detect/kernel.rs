@@ -32,7 +32,7 @@ pub(super) fn classify(meaning: &str) -> Option<FactKind> {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Kernel {
     told: Throttle<(FactKind, String)>,
     /// By process id: when a fault of it was seen, and what it says of the owner.

@@ -57,7 +57,7 @@ const MEANINGS: &[(&str, Becomes)] = &[
 ];
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Messages {
     /// What the wall clock was ahead of the other by, at the last entry, microseconds.
     offset_us: Option<i64>,

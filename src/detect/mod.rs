@@ -12,6 +12,9 @@
 mod app;
 mod bounded;
 pub mod certificates;
+mod claims;
+mod clock;
+mod compare;
 mod containers;
 mod deaths;
 mod details;
@@ -21,6 +24,7 @@ mod errnos;
 mod fact;
 mod gaps;
 mod gauges;
+mod hindsight;
 mod kernel;
 mod messages;
 mod names;
@@ -32,6 +36,7 @@ mod relations;
 mod scan;
 mod seen;
 mod space;
+mod specs;
 mod text;
 mod units;
 
@@ -41,16 +46,34 @@ pub use fact::{
     Value,
 };
 pub use gaps::ledger_gap;
+pub use hindsight::{Hindsight, News, Shown};
 pub use seen::Seen;
 
 use crate::entity::Entity;
-use crate::event::{Event, Kind, Source};
+use crate::event::{Event, Kind};
 use devices::Devices;
-use names::Names;
 use ports::Ports;
 
+/// A copy of a detector, whatever it is.
+pub trait Copied {
+    /// With all that it remembers.
+    fn copied(&self) -> Box<dyn Detector>;
+}
+
+impl<D: Detector + Clone + 'static> Copied for D {
+    fn copied(&self) -> Box<dyn Detector> {
+        Box::new(self.clone())
+    }
+}
+
+impl Clone for Box<dyn Detector> {
+    fn clone(&self) -> Self {
+        (**self).copied()
+    }
+}
+
 /// A state machine that makes facts of the events of some kinds.
-pub trait Detector: Send + std::fmt::Debug {
+pub trait Detector: Copied + Send + std::fmt::Debug {
     /// Looks at an event of one of its kinds.
     fn event(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>);
 
@@ -119,8 +142,11 @@ detectors! {
     containers::Containers, [ContainerState, PodState], "containers and pods as the API shows them";
     objects::Objects, [ObjectEvent, ObjectChange, EndpointsReady, NodeCondition],
         "Events, workloads, endpoints and nodes of the API";
+    compare::Compare, [ObjectEvent, ObjectChange, EndpointsReady, PodState, ContainerState, TcpConnect],
+        "objects of the API that do not fit each other";
     gauges::Gauges, [CgroupUsage, FilesystemUsage, NodeUsage], "trends of limited resources, throttling, refused forks";
     certificates::Certificates, [CertificateEnd], "certificates that end soon, or did";
+    clock::Clock, [ClockStep], "steps of the wall clock";
     gaps::Gaps, [LogGap, WatchGap, ManagerState], "what sources missed";
 }
 
@@ -153,13 +179,12 @@ pub fn is_watched(event: &Event<'_>) -> bool {
     }
 }
 
-/// All detectors of a host.
-#[derive(Debug)]
+/// All detectors of a host. They take events as they come: [`Hindsight`] shows them in order.
+#[derive(Debug, Clone)]
 pub struct Detectors {
     host: String,
     /// See [`Seen::above`].
     above: [String; 2],
-    names: Names,
     devices: Devices,
     ports: Ports,
     detectors: Vec<(u128, Box<dyn Detector>)>,
@@ -173,27 +198,25 @@ impl Detectors {
         Self {
             host: host.to_owned(),
             above: Default::default(),
-            names: Names::default(),
             devices: Devices::default(),
             ports: Ports::default(),
             detectors,
         }
     }
 
-    /// Looks at one event, whose full number is `sequence`, and appends what it says.
-    pub fn event(&mut self, event: &Event<'_>, owner: &Entity, sequence: u64, out: &mut Vec<Fact>) {
-        if !is_watched(event) {
-            return;
-        }
-        let header = event.header();
-        let Some(source) = Source::from_number(header.source) else { return };
-        let id = EventId { source, producer: header.producer, sequence };
-        let Self { host, above, names, devices, ports, detectors } = self;
+    /// The name of the host.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Looks at one event that [`is_watched`], by its name, and appends what it says.
+    pub fn event(&mut self, event: &Event<'_>, owner: &Entity, id: EventId, out: &mut Vec<Fact>) {
+        let Self { host, above, devices, ports, detectors } = self;
         if let Some((v1, found)) = seen::above(event, owner) {
             above[usize::from(v1)] = found;
         }
         let seen = Seen { event: *event, owner, id, host, above };
-        names.learn(&seen);
         devices.learn(&seen);
         ports.learn(&seen);
         let first = out.len();
@@ -202,7 +225,6 @@ impl Detectors {
             detector.event(&seen, out);
         }
         for fact in out.iter_mut().skip(first) {
-            names.complete(fact);
             devices.complete(fact);
             ports.complete(fact);
         }
@@ -215,7 +237,6 @@ impl Detectors {
             detector.tick(now_ns, out);
         }
         for fact in out.iter_mut().skip(first) {
-            self.names.complete(fact);
             self.devices.complete(fact);
             self.ports.complete(fact);
         }
@@ -225,7 +246,6 @@ impl Detectors {
     #[must_use]
     pub fn evicted(&self) -> u64 {
         self.detectors.iter().map(|(_, detector)| detector.evicted()).sum::<u64>()
-            + self.names.evicted()
             + self.devices.evicted()
             + self.ports.evicted()
     }

@@ -6,8 +6,9 @@
 //! Invariants:
 //! - An id that the API has not named keeps being an id.
 //! - At most [`NAMES_MAX`] containers and as many pods; what had to make room is counted.
+//! - What is said of an id holds whenever it is said: the order of what is learnt changes nothing in the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::bounded::Bounded;
 use super::fact::{Fact, FactKind, KeyKind, Value};
@@ -17,6 +18,9 @@ use crate::event::{Source, fields};
 
 /// Containers remembered, at most; and pods.
 const NAMES_MAX: usize = 16_384;
+
+/// Pods of one name that are told apart, one after the other: those of a StatefulSet keep their names.
+const SAME_NAME_MAX: usize = 8;
 
 /// What the API says of a container or pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,8 +38,10 @@ struct Named {
 pub(super) struct Names {
     containers: Bounded<String, Named>,
     pods: Bounded<String, Named>,
-    /// By `namespace/name`: the uid of the pod that had the name last.
-    uids: Bounded<String, String>,
+    /// By `namespace/name`: the uids of the pods that had the name, and when each was seen first.
+    uids: Bounded<String, BTreeMap<String, u64>>,
+    /// Ids and names of which something new was learnt.
+    learnt: BTreeSet<String>,
 }
 
 impl Default for Names {
@@ -44,6 +50,7 @@ impl Default for Names {
             containers: Bounded::new(NAMES_MAX),
             pods: Bounded::new(NAMES_MAX),
             uids: Bounded::new(NAMES_MAX),
+            learnt: BTreeSet::new(),
         }
     }
 }
@@ -85,10 +92,44 @@ impl Names {
         }
         let (container, id) = (get(fields::CONTAINER), get(fields::CONTAINER_ID));
         if !container.is_empty() && !id.is_empty() {
-            self.containers.insert(id, Named { name: format!("{pod}/{container}"), ..named.clone() });
+            let named = Named { name: format!("{pod}/{container}"), ..named.clone() };
+            if self.containers.get(&id) != Some(&named) {
+                self.learnt.insert(id.clone());
+                self.containers.insert(id, named);
+            }
         }
-        self.uids.insert(pod, uid.clone());
-        self.pods.insert(uid, named);
+        self.learn_uid(&pod, &uid, seen.time_ns());
+        if self.pods.get(&uid) != Some(&named) {
+            self.learnt.extend([uid.clone(), pod]);
+            self.pods.insert(uid, named);
+        }
+    }
+
+    fn learn_uid(&mut self, pod: &str, uid: &str, time_ns: u64) {
+        let uids = self.uids.entry(pod.to_owned(), BTreeMap::new);
+        let since_ns = uids.entry(uid.to_owned()).or_insert(u64::MAX);
+        if time_ns >= *since_ns {
+            return;
+        }
+        *since_ns = time_ns;
+        while uids.len() > SAME_NAME_MAX {
+            let oldest = uids.iter().min_by_key(|(_, since_ns)| **since_ns).map(|(uid, _)| uid.clone());
+            oldest.and_then(|uid| uids.remove(&uid));
+        }
+        self.learnt.insert(pod.to_owned());
+    }
+
+    /// The pod that had a name at a time; if none had it yet, the first one.
+    fn uid(&self, pod: &str, time_ns: u64) -> Option<String> {
+        let uids = self.uids.get(&pod.to_owned())?;
+        let before = uids.iter().filter(|(_, since_ns)| **since_ns <= time_ns);
+        let first = || uids.iter().min_by_key(|(_, since_ns)| **since_ns);
+        before.max_by_key(|(_, since_ns)| **since_ns).or_else(first).map(|(uid, _)| uid.clone())
+    }
+
+    /// Of which ids and names something new was learnt since this was asked last.
+    pub(super) fn take_learnt(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.learnt)
     }
 
     /// Puts the names that are known into a fact.
@@ -96,8 +137,8 @@ impl Names {
         let key = |kind| fact.keys.iter().find(|key| key.kind == kind).map(|key| key.value.clone());
         let (container, uid) = (key(KeyKind::Container), key(KeyKind::PodUid));
         let of_container = container.as_ref().and_then(|id| self.containers.get(id));
-        // What only names a pod is about the one that has the name now.
-        let uid = uid.or_else(|| self.uids.get(&key(KeyKind::Pod)?).cloned());
+        // What only names a pod is about the one that had the name then.
+        let uid = uid.or_else(|| self.uid(&key(KeyKind::Pod)?, fact.until_ns));
         let of_pod = uid.as_ref().and_then(|uid| self.pods.get(uid));
         if let Some(named) = of_container.filter(|_| fact.subject.kind == "container")
             && Some(&fact.subject.name) == container.as_ref()
@@ -109,7 +150,9 @@ impl Names {
         {
             fact.subject.name.clone_from(&named.name);
         }
-        if let Some(named) = of_container.or(of_pod) {
+        // Whose a container is, its pod says too, and maybe later.
+        let of_pod = of_pod.or_else(|| self.pods.get(&of_container?.pod_uid));
+        if let Some(named) = of_pod.or(of_container) {
             change(fact, |fact| {
                 let fact = fact.key(KeyKind::Pod, &*named.pod).key(KeyKind::PodUid, &*named.pod_uid);
                 let fact = fact.key(KeyKind::Owner, &*named.owner);

@@ -39,6 +39,9 @@ const SYN_SENT: u64 = 2;
 const STORM: u64 = 30;
 const STORM_WINDOW_NS: u64 = 10_000_000_000;
 
+/// Peers in a storm at once that make it the node's.
+const STORMS_OF_NODE: usize = 4;
+
 /// What became of an attempt to connect, by its errno.
 pub(super) fn classify(errno: u64, duration_ns: u64) -> Option<FactKind> {
     match errno {
@@ -51,7 +54,7 @@ pub(super) fn classify(errno: u64, duration_ns: u64) -> Option<FactKind> {
 }
 
 /// How many listen on an end point, and whether that was seen from the beginning.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Listeners {
     count: u32,
     owner: String,
@@ -66,7 +69,7 @@ struct Again {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Net {
     listeners: Bounded<(String, u16), Listeners>,
     local: Bounded<String, ()>,
@@ -206,6 +209,11 @@ impl Net {
         let count = again.count;
         let in_storm = |again: &Again| again.told && now < again.since_ns.saturating_add(STORM_WINDOW_NS);
         let peers = self.peers.iter().filter(|(_, again)| in_storm(again)).count();
+        // Peers that have nothing in common but this host: it is the one that loses.
+        if peers == STORMS_OF_NODE {
+            let fact = seen.bare(FactKind::NodeNetworkPacketLoss, seen.node());
+            out.push(fact.with("peers", u64::try_from(peers).unwrap_or(0)));
+        }
         let fact = seen.bare(FactKind::RetransmitStorm, Subject::new("address", peer.clone()));
         let fact = seen.with_owner(fact).with("address", &*peer).with("count", count);
         let fact = fact.with("peers", u64::try_from(peers).unwrap_or(0)).with("port", u64::from(port));

@@ -17,9 +17,6 @@ const EVENTS_MAX: usize = 8192;
 /// Pods behind a service that are remembered, at most.
 const PODS_MAX: usize = 8;
 
-/// How the taints begin that the cluster puts on nodes for their state.
-const STATE_TAINT: &str = "node.kubernetes.io/";
-
 /// What an Event says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Meaning {
@@ -132,11 +129,8 @@ pub(super) fn missing_object(message: &str) -> Option<String> {
 }
 
 /// Which resource of a namespace's quota is used up.
-fn quota(message: &str) -> Option<Meaning> {
+pub(super) fn quota(message: &str) -> Option<Meaning> {
     use FactKind as F;
-    if message.contains("serviceaccount") && message.contains("not found") {
-        return meaning(F::MissingServiceAccount, "");
-    }
     if !message.contains("exceeded quota") {
         return meaning(F::RolloutFailed, "create");
     }
@@ -154,7 +148,7 @@ fn quota(message: &str) -> Option<Meaning> {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Objects {
     /// By object, reason and word: the count that was told.
     told: Bounded<(String, String, &'static str), u64>,
@@ -164,8 +158,6 @@ pub(super) struct Objects {
     replicas: Bounded<String, u64>,
     /// By service: the pods that were ready.
     behind: Bounded<String, Vec<String>>,
-    /// The taints that nodes have: node, and taint with its effect.
-    taints: Bounded<(String, String), ()>,
 }
 
 impl Default for Objects {
@@ -175,7 +167,6 @@ impl Default for Objects {
             revisions: Bounded::new(EVENTS_MAX),
             replicas: Bounded::new(EVENTS_MAX),
             behind: Bounded::new(EVENTS_MAX),
-            taints: Bounded::new(EVENTS_MAX),
         }
     }
 }
@@ -187,7 +178,7 @@ impl Detector for Objects {
             Kind::ObjectChange => self.changed(seen, out),
             Kind::EndpointsReady => out.extend(self.endpoints(seen)),
             Kind::NodeCondition => {
-                self.tainted(seen);
+                out.extend(unavailable(seen));
                 out.extend(condition(seen));
             }
             _ => {}
@@ -196,14 +187,17 @@ impl Detector for Objects {
 
     fn evicted(&self) -> u64 {
         let of_workloads = self.revisions.evicted() + self.replicas.evicted() + self.behind.evicted();
-        self.told.evicted() + of_workloads + self.taints.evicted()
+        self.told.evicted() + of_workloads
     }
 }
 
 impl Objects {
     fn announced(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>) {
         let (reason, message) = (seen.field(fields::REASON), seen.field(fields::MESSAGE));
-        let Some(meaning) = classify(&reason, &message) else { return };
+        // Whose quota it is, and whose pods, is for a comparison to say.
+        let Some(meaning) = classify(&reason, &message).filter(|meaning| meaning.word != "quota") else {
+            return;
+        };
         // Each pod of a lost node gets one, too; what is lost is the node, which says so itself.
         if meaning.kind == FactKind::NodeNotReady && seen.field(fields::OBJECT).starts_with("Pod/") {
             return;
@@ -222,31 +216,7 @@ impl Objects {
         self.told.insert(key, count);
         let fact = seen.fact_about(meaning.kind, about_subject(seen)).with("count", count);
         let fact = with_text(with_text(fact, "reason", &reason), "text", &message);
-        if meaning.kind == FactKind::Unschedulable
-            && let Some(kind) = scheduling_cause(&message, self.has_taints_of_people())
-        {
-            out.push(with_text(seen.fact_about(kind, about_subject(seen)), "text", &message));
-        }
         out.push(worded(fact, meaning, &message));
-    }
-
-    /// Learns what taints nodes have.
-    fn tainted(&mut self, seen: &Seen<'_>) {
-        if seen.field(fields::CONDITION) != "Taint" {
-            return;
-        }
-        let taint = (seen.field(fields::NODE).into_owned(), seen.field(fields::REASON).into_owned());
-        if seen.field(fields::STATUS) == "True" {
-            self.taints.insert(taint, ());
-        } else {
-            self.taints.remove(&taint);
-        }
-    }
-
-    /// Whether every taint that is known was put there by somebody, and none by the cluster for the state of a node.
-    fn has_taints_of_people(&self) -> bool {
-        let mut all = self.taints.iter().peekable();
-        all.peek().is_some() && all.all(|((_, taint), ())| !taint.starts_with(STATE_TAINT))
     }
 
     /// A service whose last ready endpoint is gone: with the pods that it had.
@@ -396,31 +366,6 @@ fn worded(fact: Fact, meaning: Meaning, message: &str) -> Fact {
     }
 }
 
-/// Why no node takes a pod, where one reason excludes them all. Since Kubernetes 1.34 the scheduler does not say which taint
-/// it is: `of_people` says whether those that are known are no states of nodes.
-fn scheduling_cause(message: &str, of_people: bool) -> Option<FactKind> {
-    // "0/3 nodes are available: 3 Insufficient cpu. preemption: ...": one reason, for as many nodes as there are.
-    let (nodes, rest) = message.strip_prefix("0/")?.split_once(" nodes are available: ")?;
-    let reasons = rest.split(". ").next()?.trim_end_matches('.');
-    let reason = reasons.strip_prefix(nodes)?.trim_start();
-    if reason.contains(", ") {
-        return None;
-    }
-    let taint = match reason.split_once("untolerated taint") {
-        Some((_, named)) if named.trim_start().starts_with('{') => !named.contains(STATE_TAINT),
-        Some(_) => of_people,
-        None => false,
-    };
-    match () {
-        () if reason.starts_with("Insufficient cpu") => Some(FactKind::InsufficientNodeCpu),
-        () if reason.starts_with("Insufficient memory") => Some(FactKind::InsufficientNodeMemory),
-        () if reason.contains("were unschedulable") => Some(FactKind::NodeCordoned),
-        () if reason.contains("anti-affinity") => Some(FactKind::PodAntiAffinityConflict),
-        () if taint => Some(FactKind::TaintTolerationMismatch),
-        () => None,
-    }
-}
-
 /// Reason and message together: one word of the API often says too little to decide by.
 pub(super) fn with_long_reason(fact: Fact, message: &str) -> Fact {
     match fact.detail.get("reason") {
@@ -443,6 +388,23 @@ pub(super) fn pull_cause(seen: &Seen<'_>, cause: &str) -> Option<Fact> {
     let owner = seen.field(fields::OWNER);
     let subject = if owner.is_empty() { seen.subject() } else { object(&owner) };
     Some(with_text(seen.with_message(seen.fact_about(kind, subject)), "image", &seen.field(fields::IMAGE)))
+}
+
+/// What a node's readiness says of those that it depends on.
+fn unavailable(seen: &Seen<'_>) -> Option<Fact> {
+    let message = seen.field(fields::MESSAGE);
+    let kind = match (&*seen.field(fields::CONDITION), &*seen.field(fields::STATUS)) {
+        ("Ready", "Unknown") if message.contains("stopped posting node status") => {
+            FactKind::KubeletUnavailable
+        }
+        ("Ready", "False")
+            if message.contains("runtime is down") || message.contains("PLEG is not healthy") =>
+        {
+            FactKind::ContainerdUnavailable
+        }
+        _ => return None,
+    };
+    Some(seen.with_message(seen.fact(kind)).key(KeyKind::Node, &*seen.field(fields::NODE)))
 }
 
 /// A condition of a node: what it says in the state that is bad.

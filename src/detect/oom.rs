@@ -33,7 +33,7 @@ pub(super) fn classify(constraint: &str, limit_of: &str) -> FactKind {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Oom {
     victims: Bounded<String, (u64, String)>,
     /// By cgroup: its limit, bytes.

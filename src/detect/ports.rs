@@ -22,7 +22,7 @@ const ADDRESSES_MAX: usize = 64;
 type Listeners = BTreeMap<String, (u32, String)>;
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Ports {
     ports: Bounded<u16, Listeners>,
 }

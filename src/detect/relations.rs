@@ -27,7 +27,7 @@ const RELATIONS: [(&str, &str, bool); 11] = [
 const NO_LIMIT: u64 = u64::MAX;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Relations;
 
 impl Detector for Relations {

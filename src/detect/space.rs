@@ -71,12 +71,13 @@ struct Mount {
     device: u64,
     filesystem: String,
     free_bytes: u64,
+    free_inodes: u64,
     small: bool,
     at_ns: u64,
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Space {
     mounts: Bounded<String, Mount>,
     waiting: Bounded<u64, (u64, Fact)>,
@@ -95,6 +96,8 @@ impl Default for Space {
 
 impl Detector for Space {
     fn event(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>) {
+        // Before anything else, so that what waited too long is told the same whenever somebody asked last.
+        self.tick(seen.time_ns(), out);
         match seen.kind() {
             Kind::FilesystemUsage => self.usage(seen, out),
             Kind::SyscallError => {
@@ -118,7 +121,6 @@ impl Detector for Space {
             }
             _ => {}
         }
-        self.tick(seen.time_ns(), out);
     }
 
     fn tick(&mut self, now_ns: u64, out: &mut Vec<Fact>) {
@@ -187,6 +189,7 @@ impl Space {
             device: seen.number("device"),
             filesystem: seen.field(fields::FILESYSTEM).into_owned(),
             free_bytes: seen.number("available_bytes"),
+            free_inodes: seen.number("free_inodes"),
             small: bytes < SMALL_BYTES && name != "/",
             at_ns: seen.time_ns(),
         };
@@ -220,6 +223,7 @@ impl Space {
 fn complete(mut fact: Fact, name: &str, mount: &Mount) -> Fact {
     if mount.full == Full::Inodes {
         fact.kind = FactKind::InodesExhausted;
+        fact = fact.with("free_inodes", mount.free_inodes);
     }
     fact = fact.key(KeyKind::Mount, name).key(KeyKind::Device, number(mount.device));
     fact =

@@ -6,8 +6,22 @@ use std::path::Path;
 use super::*;
 
 /// Files of this room that are not detectors.
-const PARTS: [&str; 11] =
-    ["bounded", "details", "devices", "fact", "mod", "names", "ports", "scan", "seen", "tests", "text"];
+const PARTS: [&str; 14] = [
+    "bounded",
+    "claims",
+    "details",
+    "devices",
+    "fact",
+    "hindsight",
+    "mod",
+    "names",
+    "ports",
+    "scan",
+    "seen",
+    "specs",
+    "tests",
+    "text",
+];
 
 /// Scenario: the table of detectors beside the files of this room.
 /// Guarantees: each file that is no part is a detector with a row, and each row has a doc and kinds.

@@ -91,7 +91,7 @@ struct Unit {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Units {
     units: Bounded<String, Unit>,
 }

@@ -212,7 +212,8 @@ kinds! {
     /// changes may be missing.
     ManagerState = 27, "manager_state", "systemd", Notice, ["units": Unsigned, "failed_units": Unsigned], Some("fields");
     /// What a cgroup uses against its limits. A limit that is not set, and what this kernel does not say, is
-    /// 2^64 - 1. Pressure is total stall time.
+    /// 2^64 - 1. Pressure is total stall time. `anon_bytes` is what processes have of their own: anonymous and shared
+    /// memory, but not the page cache.
     CgroupUsage = 28, "cgroup_usage", "sampler", Info,
         ["memory_bytes": Unsigned, "memory_limit_bytes": Unsigned, "swap_bytes": Unsigned, "anon_bytes": Unsigned,
          "tasks": Unsigned, "tasks_limit": Unsigned, "open_files": Unsigned, "open_files_limit": Unsigned,
@@ -259,6 +260,8 @@ kinds! {
     /// When a certificate ends, by its file, and what the wall clock says now.
     CertificateEnd = 38, "certificate_end", "sampler", Info, ["expires_unix_s": Unsigned, "now_unix_s": Unsigned],
         Some("fields");
+    /// The wall clock was set: by how much it went ahead, or back, since it was looked at last.
+    ClockStep = 39, "clock_step", "sampler", Notice, ["step_ns": Signed, "since_ns": Nanoseconds], None;
 }
 
 /// Words that the slots of each kind take, by number; 0 for numbers without a kind.

@@ -51,6 +51,19 @@ impl Forecasts {
         }
     }
 
+    /// A series is taken back.
+    pub fn forget(&mut self, trend: &Fact) {
+        let Some(resource) = super::trends::resource(trend) else { return };
+        let place = (trend.subject.clone(), resource.to_owned());
+        if self.told.contains_key(&place) {
+            // Without its points it says nothing any more.
+            let nothing = Fact::new(trend.kind, trend.subject.clone(), trend.source, trend.from_ns);
+            self.changed.insert(place, nothing);
+        } else {
+            self.changed.remove(&place);
+        }
+    }
+
     /// Whether a series changed since the last settlement.
     #[must_use]
     pub fn is_dirty(&self) -> bool {

@@ -31,21 +31,25 @@ pub struct Gaps {
     gaps: BTreeSet<Gap>,
 }
 
+fn gap(fact: &Fact) -> Gap {
+    let detail = |name: &str| fact.detail.get(name).map(super::rules::value_text);
+    let lost = detail("lost").filter(|lost| lost != "0");
+    let text = match (lost, detail("reason")) {
+        (Some(lost), Some(reason)) => format!("{lost} missed: {reason}"),
+        (Some(lost), None) => format!("{lost} missed"),
+        (None, Some(reason)) => reason,
+        (None, None) => "an unknown number missed".into(),
+    };
+    Gap { from_ns: fact.from_ns, until_ns: fact.until_ns, source: fact.source, text }
+}
+
 impl Gaps {
     /// Takes in a gap. Says whether it is news.
     pub fn insert(&mut self, fact: &Fact) -> bool {
         if fact.kind != FactKind::EvidenceGap {
             return false;
         }
-        let detail = |name: &str| fact.detail.get(name).map(super::rules::value_text);
-        let lost = detail("lost").filter(|lost| lost != "0");
-        let text = match (lost, detail("reason")) {
-            (Some(lost), Some(reason)) => format!("{lost} missed: {reason}"),
-            (Some(lost), None) => format!("{lost} missed"),
-            (None, Some(reason)) => reason,
-            (None, None) => "an unknown number missed".into(),
-        };
-        let gap = Gap { from_ns: fact.from_ns, until_ns: fact.until_ns, source: fact.source, text };
+        let gap = gap(fact);
         if !self.gaps.insert(gap.clone()) {
             return false;
         }
@@ -57,6 +61,11 @@ impl Gaps {
             self.gaps.insert(Gap { from_ns: first.from_ns, ..next });
         }
         true
+    }
+
+    /// Takes a gap back. Says whether it was known.
+    pub fn remove(&mut self, fact: &Fact) -> bool {
+        self.gaps.remove(&gap(fact))
     }
 
     /// Whether the source missed something between the two.

@@ -112,6 +112,10 @@ fn weigh_evidence(
     weighed: &mut Weighed,
 ) {
     let near = if evidence.near == Side::Cause { cause } else { effect };
+    // Where there is nothing to find it by, it is neither there nor missing.
+    if !near.keys.iter().any(|key| evidence.keys.contains(&key.kind)) {
+        return;
+    }
     let names: Vec<&str> = evidence.kinds.iter().map(|kind| kind.name()).collect();
     let names = names.join(" or ");
     if let Some(found) = find(evidence, near, (cause, effect), seen) {
@@ -136,7 +140,10 @@ fn weigh_evidence(
         weighed.excluded = Some(format!("{names} absent"));
     }
     weighed.confidence += evidence.absent;
-    weighed.proofs.push(Proof { says: format!("{names} absent"), weight: evidence.absent, fact: None });
+    // What would not have weighed is not missed.
+    if evidence.absent != 0.0 || evidence.need != Need::Weighs {
+        weighed.proofs.push(Proof { says: format!("{names} absent"), weight: evidence.absent, fact: None });
+    }
 }
 
 /// The earliest fact that is this evidence.

@@ -38,7 +38,7 @@ pub use incident::{Incident, Level, State};
 pub use rules::{RuleError, RuleSet};
 pub use window::Bounds;
 
-use crate::detect::{FACT_KINDS, Fact, FactKind, KeyKind, Role};
+use crate::detect::{FACT_KINDS, Fact, FactKind, KeyKind, News, Role};
 use component::Component;
 use forecasts::Forecasts;
 use gaps::Gaps;
@@ -79,6 +79,8 @@ pub struct Explain {
     registry: Registry,
     forecasts: Forecasts,
     dirty: BTreeSet<Slot>,
+    /// Facts that were taken back, of which an incident may be left over.
+    retracted: BTreeSet<u64>,
     /// A relation came: edges that relations license have to be looked for again.
     relations_changed: bool,
     judged: u64,
@@ -104,11 +106,46 @@ impl Explain {
             registry: Registry::default(),
             forecasts: Forecasts::default(),
             dirty: BTreeSet::new(),
+            retracted: BTreeSet::new(),
             relations_changed: false,
             judged: 0,
             bounds,
             touched: Vec::new(),
             housekeeping_due_ns: 0,
+        }
+    }
+
+    /// Takes back what does not hold any more, and takes in what does.
+    pub fn take(&mut self, news: News) {
+        news.taken.iter().for_each(|fact| self.retract(fact));
+        news.told.into_iter().for_each(|fact| self.insert(fact));
+    }
+
+    /// Takes a fact back: in the light of what came late it is another one, or none.
+    pub fn retract(&mut self, fact: &Fact) {
+        match fact.kind {
+            FactKind::Relation => self.relations_changed |= self.topology.remove(fact),
+            FactKind::ResourceTrend => {
+                if self.trends.remove(fact) {
+                    self.forecasts.forget(fact);
+                }
+            }
+            FactKind::EvidenceGap => {
+                if self.gaps.remove(fact) {
+                    self.dirty.extend(self.registry.open_facts().filter_map(|id| self.window.slot(id)));
+                }
+            }
+            _ => {
+                let id = fact.id();
+                self.touched.clear();
+                self.window.retract(id, &self.rules, &self.topology, &mut self.touched);
+                self.dirty.extend(self.touched.drain(..));
+                self.dirty.extend(self.registry.beside(id).iter().filter_map(|&id| self.window.slot(id)));
+                self.retracted.insert(id);
+                if matches!(fact.kind, FactKind::UnitStarted | FactKind::ContainerStarted) {
+                    self.touch_run(fact);
+                }
+            }
         }
     }
 
@@ -178,7 +215,10 @@ impl Explain {
     /// Whether something came that may change a verdict.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty() || self.relations_changed || self.forecasts.is_dirty()
+        !self.dirty.is_empty()
+            || !self.retracted.is_empty()
+            || self.relations_changed
+            || self.forecasts.is_dirty()
     }
 
     /// Puts other rules in force, and judges everything again.
@@ -234,6 +274,12 @@ impl Explain {
             let (verdicts, facts) = self.judge(&slots, now_ns, boot_unix_ns);
             self.judged += 1;
             self.registry.settle(&facts, verdicts, out);
+        }
+        // What nothing is left of was judged with no other.
+        for id in std::mem::take(&mut self.retracted) {
+            if self.window.slot(id).is_none() {
+                self.registry.settle(&[id], Vec::new(), out);
+            }
         }
         if self.forecasts.is_dirty() || !out.is_empty() {
             let scene = Scene {

@@ -14,6 +14,9 @@ pub const WIDTH: usize = 80;
 /// Facts of the chain that are shown one by one.
 const STEPS_MAX: usize = 24;
 
+/// What decided, the most telling first.
+const DECISIONS_SHOWN: usize = 6;
+
 /// In front of a fact.
 const FACT: &str = "  ";
 
@@ -86,7 +89,7 @@ fn why(page: &mut Page, incident: &Incident) {
     } else {
         page.line("  ", &format!("The cause is not known: {} ({sure}).", root.kind.replace('_', " ")));
     }
-    for decision in &root.decided_by {
+    for decision in root.decided_by.iter().take(DECISIONS_SHOWN) {
         let fact = decision.fact.as_ref().map_or_else(String::new, |fact| format!(" [{fact}]"));
         page.item("  - ", &format!("{}{fact}", decision.evidence.replace('_', " ")));
     }

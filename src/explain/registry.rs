@@ -64,6 +64,13 @@ impl Registry {
         self.of_fact.contains_key(&id)
     }
 
+    /// The facts of the incident that a fact is one of.
+    #[must_use]
+    pub fn beside(&self, id: u64) -> &[u64] {
+        let kept = self.of_fact.get(&id).and_then(|incident| self.kept.get(incident));
+        kept.map_or(&[], |kept| kept.facts.as_slice())
+    }
+
     /// The facts of incidents.
     pub fn open_facts(&self) -> impl Iterator<Item = u64> + '_ {
         self.pinned.iter().copied()

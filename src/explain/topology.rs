@@ -89,6 +89,25 @@ impl Topology {
         true
     }
 
+    /// Takes a relation back. Says whether it was known. Limits stay: what is said last of them counts anyway.
+    pub fn remove(&mut self, fact: &Fact) -> bool {
+        let (Some(relation), Some(kind), Some(name)) =
+            (text(fact, "relation"), text(fact, "target_type"), text(fact, "target"))
+        else {
+            return false;
+        };
+        let target = Subject::new(kind, name);
+        let Some(needs) = self.needs.get_mut(&fact.subject) else { return false };
+        let before = needs.len();
+        needs.retain(|need| need.relation != relation || need.other != target);
+        let removed = before - needs.len();
+        if let Some(back) = self.needed_by.get_mut(&target) {
+            back.retain(|need| need.relation != relation || need.other != fact.subject);
+        }
+        self.count -= removed;
+        removed > 0
+    }
+
     fn insert_limits(&mut self, fact: &Fact) -> bool {
         if self.limits.len() >= RELATIONS_MAX && !self.limits.contains_key(&fact.subject) {
             self.refused += 1;

@@ -63,6 +63,14 @@ impl Trends {
         true
     }
 
+    /// Takes a series back. Says whether it was the one that is known.
+    pub fn remove(&mut self, fact: &Fact) -> bool {
+        let Some(resource) = resource(fact) else { return false };
+        let place = (fact.subject.clone(), resource.to_owned());
+        let is_known = self.series.get(&place).is_some_and(|known| known.id() == fact.id());
+        is_known && self.series.remove(&place).is_some()
+    }
+
     /// Forgets what ended before.
     pub fn expire(&mut self, until_ns: u64) {
         self.series.retain(|_, fact| fact.until_ns >= until_ns);
@@ -78,8 +86,7 @@ impl Trends {
         self.series.iter().filter(move |((of, _), _)| of == subject).map(|(_, fact)| fact)
     }
 
-    /// Who used most more of a resource among those that share a key with this fact; nobody if it was its own
-    /// subject.
+    /// Who used most more of a resource among those that share a key with this fact.
     #[must_use]
     pub fn largest_grower(&self, resource: &str, keys: &[KeyKind], near: &Fact) -> Option<Subject> {
         let shares =
@@ -97,6 +104,6 @@ impl Trends {
         });
         let grown = of.filter_map(|((subject, _), fact)| Some((growth(fact)?, subject)));
         let most = grown.max_by(|one, other| one.0.cmp(&other.0).then_with(|| other.1.cmp(one.1)))?;
-        (*most.1 != near.subject).then(|| most.1.clone())
+        Some(most.1.clone())
     }
 }

@@ -6,6 +6,8 @@
 //!   where sources missed something that could have said why, or two causes are equally likely, it names no
 //!   cause.
 
+mod decisions;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +18,7 @@ use super::forest::{Edge, delay_ns};
 use super::gaps::Gaps;
 use super::impact::{self, share};
 use super::incident::{
-    Contribution, Decision, FactView, GapView, Hypothesis, Impact, Incident, Level, Link, RootCause,
+    Contribution, FactView, GapView, Hypothesis, Impact, Incident, Level, Link, RootCause,
 };
 use super::rules::{Part, Rule, RuleSet, key_name};
 use super::topology::Topology;
@@ -475,30 +477,6 @@ impl<'draft> Draft<'draft> {
         let gaps = self.scene.gaps.between(from, until).count();
         let gaps = i32::try_from(gaps.min(4)).unwrap_or(0);
         product * (1.0 - 0.5 * (0.2 - margin).clamp(0.0, 0.2)) * 0.85_f64.powi(gaps)
-    }
-
-    /// What weighed on the way from the root to the worst.
-    fn decisions(&self) -> Vec<Decision> {
-        let mut list: Vec<Decision> = Vec::new();
-        for &edge in &self.way {
-            for proof in &self.component.edges[edge].weighed.proofs {
-                let decision = Decision {
-                    evidence: proof.says.clone(),
-                    weight: proof.weight,
-                    fact: proof.fact.and_then(|id| self.names.get(&id).cloned()),
-                };
-                if !list.contains(&decision) {
-                    list.push(decision);
-                }
-            }
-            for source in &self.component.edges[edge].weighed.deaf {
-                let evidence = format!("{} missed something: its silence does not count", source.name());
-                if list.iter().all(|known| known.evidence != evidence) {
-                    list.push(Decision { evidence, weight: 0.0, fact: None });
-                }
-            }
-        }
-        list
     }
 
     /// The impact decides, but what runs again by itself is nobody's emergency.

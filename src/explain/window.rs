@@ -271,6 +271,18 @@ impl Window {
         }
     }
 
+    /// Takes a fact back; `touched` gets those whose verdict that may change.
+    pub fn retract(&mut self, id: u64, rules: &RuleSet, topology: &Topology, touched: &mut Vec<Slot>) {
+        let Some(slot) = self.slot(id) else { return };
+        self.touch_attached(slot, rules, touched);
+        self.touch_decided(slot, rules, touched);
+        let mut met = Vec::new();
+        self.remove(id, &mut met);
+        // Those before and behind it may repeat each other now.
+        met.iter().for_each(|&other| self.bind(other, rules, topology));
+        touched.append(&mut met);
+    }
+
     fn make_room(&mut self, touched: &mut Vec<Slot>) {
         while self.by_id.len() >= self.bounds.facts {
             let oldest = self.ages.iter().find_map(|ages| ages.first().copied());

@@ -12,9 +12,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::load::Recording;
-use crate::detect::{Detectors, Fact, Subject, Value};
-use crate::event::Event;
+use super::load::{Moment, Recording};
+use crate::detect::{Fact, Hindsight, News, Shown, Subject, Value};
+use crate::entity::Entity;
 use crate::explain::{Bounds, Explain, Incident, RuleSet};
 
 /// Detectors are asked for what they held back this often.
@@ -23,23 +23,21 @@ const TICK_NS: u64 = 1_000_000_000;
 /// How long after the last event what was held back is awaited.
 const AFTER_NS: u64 = 60_000_000_000;
 
-/// Calls `step` with each moment of the recording and the facts that it brought.
-pub fn run(recording: &Recording, mut step: impl FnMut(u64, Vec<Fact>)) {
-    let mut detectors = Detectors::new(&recording.host);
+/// Calls `step` with each moment of the recording and what it brought.
+pub fn run(recording: &Recording, mut step: impl FnMut(u64, News)) {
+    let mut detectors = Hindsight::new(&recording.host);
     let mut due_ns = None;
     let mut last_ns = 0;
     for moment in &recording.moments {
-        let Ok(event) = Event::parse(&moment.words) else { continue };
-        let now_ns = event.header().time_ns;
+        let now_ns = moment.time_ns();
         let due = due_ns.get_or_insert(now_ns + TICK_NS);
         while *due <= now_ns {
             tick(&mut detectors, *due, &mut step);
             // A long silence has no ticks to tell apart.
             *due = if now_ns - *due > AFTER_NS { now_ns } else { *due + TICK_NS };
         }
-        let mut facts = Vec::new();
-        detectors.event(&event, &moment.owner, moment.id.sequence, &mut facts);
-        step(now_ns, facts);
+        detectors.event(shown(moment));
+        step(now_ns, detectors.news());
         last_ns = now_ns;
     }
     let mut now_ns = due_ns.unwrap_or(last_ns);
@@ -49,10 +47,25 @@ pub fn run(recording: &Recording, mut step: impl FnMut(u64, Vec<Fact>)) {
     }
 }
 
-fn tick(detectors: &mut Detectors, now_ns: u64, step: &mut impl FnMut(u64, Vec<Fact>)) {
-    let mut facts = Vec::new();
-    detectors.tick(now_ns, &mut facts);
-    step(now_ns, facts);
+fn tick(detectors: &mut Hindsight, now_ns: u64, step: &mut impl FnMut(u64, News)) {
+    detectors.tick(now_ns);
+    step(now_ns, detectors.news());
+}
+
+fn shown(moment: &Moment) -> Shown {
+    let (words, owner) = (moment.words.clone(), Entity::clone(&moment.owner));
+    Shown { words, owner, sequence: moment.id.sequence }
+}
+
+/// The facts of a recording as they stand in the end, in the order in which they were told.
+#[must_use]
+pub fn facts_of(recording: &Recording) -> Vec<Fact> {
+    let mut facts: Vec<Fact> = Vec::new();
+    run(recording, |_, news| {
+        facts.retain(|fact| !news.taken.contains(fact));
+        facts.extend(news.told);
+    });
+    facts
 }
 
 /// A fact as people and programs read it.
@@ -111,15 +124,9 @@ pub fn write_fact(fact: &Fact, boot_unix_ns: u64, out: &mut impl Write) -> io::R
 /// None that memory has not.
 pub fn facts(recording: &Recording) -> io::Result<String> {
     let mut text = Vec::new();
-    let mut failed = Ok(());
-    run(recording, |_, facts| {
-        for fact in &facts {
-            if failed.is_ok() {
-                failed = write_fact(fact, recording.boot_unix_ns, &mut text);
-            }
-        }
-    });
-    failed?;
+    for fact in facts_of(recording) {
+        write_fact(&fact, recording.boot_unix_ns, &mut text)?;
+    }
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
@@ -130,8 +137,8 @@ pub fn incidents(recording: &Recording, rules: Arc<RuleSet>) -> Vec<Incident> {
     let mut revisions = Vec::new();
     let mut last = BTreeMap::new();
     let mut due_ns = 0;
-    run(recording, |now_ns, facts| {
-        facts.into_iter().for_each(|fact| explain.insert(fact));
+    run(recording, |now_ns, news| {
+        explain.take(news);
         // As often as while the agent runs.
         if now_ns >= due_ns {
             due_ns = now_ns + TICK_NS;
@@ -159,6 +166,10 @@ pub fn remarks(recording: &Recording) -> String {
     remarks
 }
 
+#[cfg(test)]
+mod backtest;
+#[cfg(test)]
+mod cluster;
 #[cfg(test)]
 mod live;
 #[cfg(test)]

@@ -72,9 +72,7 @@ pub(super) const FILES: &[FileInfo] = &[
     seldom(Controller::Unified, "memory.max", |text, usage| number(text, usage, Field::MemoryLimitBytes)),
     seldom(Controller::Unified, "memory.swap.current", |text, usage| number(text, usage, Field::SwapBytes)),
     // The dear one: the kernel first adds up what every CPU counted.
-    seldom(Controller::Unified, "memory.stat", |text, usage| {
-        keyed(text, usage, &[("anon", Field::AnonBytes, 1)])
-    }),
+    seldom(Controller::Unified, "memory.stat", |text, usage| own(text, usage, ["anon", "shmem"])),
     each(Controller::Unified, "memory.events", |text, usage| {
         keyed(text, usage, &[("oom_kill", Field::OomKills, 1)])
     }),
@@ -99,7 +97,8 @@ pub(super) const FILES: &[FileInfo] = &[
     each(Controller::Memory, "memory.usage_in_bytes", |text, usage| number(text, usage, Field::MemoryBytes)),
     seldom(Controller::Memory, "memory.limit_in_bytes", v1_limit),
     seldom(Controller::Memory, "memory.stat", |text, usage| {
-        keyed(text, usage, &[("total_rss", Field::AnonBytes, 1), ("total_swap", Field::SwapBytes, 1)]);
+        own(text, usage, ["total_rss", "total_shmem"]);
+        keyed(text, usage, &[("total_swap", Field::SwapBytes, 1)]);
     }),
     each(Controller::Memory, "memory.oom_control", |text, usage| {
         keyed(text, usage, &[("oom_kill", Field::OomKills, 1)]);
@@ -149,6 +148,17 @@ fn keyed(text: &str, usage: &mut Usage, fields: &[(&str, Field, u64)]) {
                 usage.set(field, value / divisor);
             }
         }
+    }
+}
+
+/// What processes have of their own, which does not give way as the page cache does: the sum of these lines.
+fn own(text: &str, usage: &mut Usage, names: [&str; 2]) {
+    let pairs = text.lines().filter_map(|line| line.split_once(' '));
+    let numbers =
+        pairs.filter(|(name, _)| names.contains(name)).map(|(_, number)| number.trim().parse::<u64>());
+    let numbers: Vec<u64> = numbers.filter_map(Result::ok).collect();
+    if !numbers.is_empty() {
+        usage.set(Field::AnonBytes, numbers.iter().sum());
     }
 }
 
@@ -202,7 +212,10 @@ mod tests {
         assert_eq!(get(Unified, "memory.current", "4096\n", Field::MemoryBytes), 4096);
         assert_eq!(get(Unified, "memory.max", "max\n", Field::MemoryLimitBytes), ABSENT);
         assert_eq!(get(Unified, "memory.max", "x", Field::MemoryLimitBytes), ABSENT);
-        assert_eq!(get(Unified, "memory.stat", "anon 77\nfile 5\nanon_thp 9\n", Field::AnonBytes), 77);
+        assert_eq!(
+            get(Unified, "memory.stat", "anon 70\nfile 9\nshmem 7\nanon_thp 9\n", Field::AnonBytes),
+            77
+        );
         assert_eq!(
             get(Unified, "memory.events", "low 0\noom 3\noom_kill 2\noom_group_kill 1\n", Field::OomKills),
             2

@@ -2,7 +2,7 @@
 //! full file systems are, and what the host has left.
 //!
 //! `layout` finds the hierarchies, `tree` the cgroups, `cgroup` samples one by the table in `files`, `procs` counts open
-//! files, `host`, `filesystems` and `certificates` do the rest, `change` says what is worth an event, `round` keeps it all together.
+//! files, `host`, `filesystems`, `certificates` and `step` do the rest, `change` says what is worth an event, `round` keeps it all together.
 //!
 //! Invariants:
 //! - A sample that says what the last one sent did is not sent, except once a minute.
@@ -18,6 +18,7 @@ mod host;
 mod layout;
 mod procs;
 mod round;
+mod step;
 mod tree;
 
 use std::path::Path;
@@ -27,9 +28,10 @@ use super::{CollectorInfo, Context, Unavailable};
 use crate::clock;
 use crate::engine::Lane;
 use crate::engine::worker::Worker;
-use crate::event::{EventBuilder, Source};
+use crate::event::{EventBuilder, Kind, Source};
 use crate::health::{CollectorHealth, State};
 use round::Round;
+use step::Wall;
 
 /// The row of this collector.
 pub const INFO: CollectorInfo = CollectorInfo { source: Source::Sampler, thread: "sampler", open };
@@ -37,20 +39,23 @@ pub const INFO: CollectorInfo = CollectorInfo { source: Source::Sampler, thread:
 /// Pressing cgroups are looked at this often.
 const FAST: Duration = Duration::from_secs(1);
 
-/// A shorter interval that is set meanwhile is noticed within this time. A stop wakes the thread up.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// A step of the wall clock, or a shorter interval that is set meanwhile, is noticed within this time: two readings of
+/// clocks. A stop wakes the thread up.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 fn open(context: Context) -> Result<Box<dyn Worker>, Unavailable> {
     if std::fs::metadata("/proc/self/mountinfo").is_err() {
         return Err(Unavailable("/proc is not mounted: mount it, with the pids of the host".into()));
     }
-    Ok(Box::new(Sampler { round: Round::new(Path::new("/proc")), context, builder: EventBuilder::default() }))
+    let (round, builder) = (Round::new(Path::new("/proc")), EventBuilder::default());
+    Ok(Box::new(Sampler { round, context, builder, wall: Wall::default() }))
 }
 
 struct Sampler {
     context: Context,
     round: Round,
     builder: EventBuilder,
+    wall: Wall,
 }
 
 impl Worker for Sampler {
@@ -61,6 +66,7 @@ impl Worker for Sampler {
         let mut beyond = 0;
         while !self.context.stop.is_set() {
             let now = clock::boot_ns();
+            self.look_at_clock(now);
             if now >= whole_due {
                 self.sample(now, false);
                 whole_due = now.saturating_add(nanos(self.context.live.load().sampler_interval));
@@ -104,6 +110,18 @@ impl Sampler {
             self.round.certificates(now, &settings.certificates, &mut self.builder, &mut send);
         }
         self.context.port.publish();
+    }
+
+    fn look_at_clock(&mut self, now: u64) {
+        let Some((step_ns, since_ns)) = self.wall.look(now, clock::boot_unix_ns()) else { return };
+        self.builder.start(Source::Sampler, Kind::ClockStep, now);
+        self.builder.slot(step_ns.cast_unsigned()).slot(since_ns);
+        let port = &mut self.context.port;
+        if port.send(&mut self.builder, Lane::Urgent).is_err() {
+            port.publish();
+            port.shed(1);
+        }
+        port.publish();
     }
 
     fn say(&self, beyond: usize) {

@@ -62,7 +62,7 @@ fn events_mean_what_they_say() {
         (
             "FailedCreate",
             "error looking up service account shop/x: serviceaccount \"x\" not found",
-            meaning(F::MissingServiceAccount, ""),
+            meaning(F::RolloutFailed, "create"),
         ),
         ("Scheduled", "Successfully assigned shop/web-1 to node", None),
         ("Pulled", "Container image already present", None),
@@ -89,35 +89,6 @@ fn pulls_fail_for_a_reason() {
     assert_eq!(missing_object("configmap \"a\" not found").as_deref(), Some("ConfigMap/a"));
     assert_eq!(missing_object("couldn't find key x in ConfigMap shop/a"), None);
     assert_eq!(missing_object("image not found"), None);
-}
-
-/// Scenario: messages of the scheduler with one reason and with several.
-/// Guarantees: a cause only where one reason excludes every node.
-#[test]
-fn one_reason_is_a_cause() {
-    let unnamed = "0/1 nodes are available: 1 node(s) had untolerated taint(s). no new claims to deallocate";
-    assert_eq!(scheduling_cause(unnamed, true), Some(FactKind::TaintTolerationMismatch));
-    for (message, expected) in [
-        (unnamed, None),
-        (
-            "0/3 nodes are available: 3 Insufficient cpu. preemption: 0/3 nodes are available: 3 No preemption victims.",
-            Some(FactKind::InsufficientNodeCpu),
-        ),
-        ("0/1 nodes are available: 1 Insufficient memory.", Some(FactKind::InsufficientNodeMemory)),
-        ("0/1 nodes are available: 1 node(s) were unschedulable.", Some(FactKind::NodeCordoned)),
-        (
-            "0/1 nodes are available: 1 node(s) had untolerated taint {gpu: only}.",
-            Some(FactKind::TaintTolerationMismatch),
-        ),
-        (
-            "0/1 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/disk-pressure: }.",
-            None,
-        ),
-        ("0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.", None),
-        ("no nodes", None),
-    ] {
-        assert_eq!(scheduling_cause(message, false), expected, "{message}");
-    }
 }
 
 /// What changes of `ReplicaSet`s are told as, each a name, what changed, and how many pods are wanted.

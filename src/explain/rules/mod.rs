@@ -158,6 +158,17 @@ pub struct Culprit {
     pub when: Vec<Condition>,
 }
 
+/// What facts of some kinds say that tells them from their look-alikes: shown where one is on the way that is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shows {
+    /// Names it.
+    pub name: String,
+    /// Of these kinds.
+    pub kinds: Vec<FactKind>,
+    /// The names of details, in the order in which they are shown.
+    pub details: Vec<String>,
+}
+
 /// Everything that the engine knows beforehand.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RuleSet {
@@ -169,6 +180,8 @@ pub struct RuleSet {
     pub roots: Vec<RootWords>,
     /// Whom to look for.
     pub culprits: Vec<Culprit>,
+    /// What tells facts from their look-alikes.
+    pub shows: Vec<Shows>,
     by_cause: Vec<Vec<u16>>,
     by_effect: Vec<Vec<u16>>,
     by_evidence: Vec<Vec<(u16, u16)>>,
@@ -249,6 +262,7 @@ impl RuleSet {
         self.rules.sort_by(|a, b| a.name.cmp(&b.name));
         self.mutes.sort_by(|a, b| a.name.cmp(&b.name));
         self.culprits.sort_by(|a, b| a.name.cmp(&b.name));
+        self.shows.sort_by(|a, b| a.name.cmp(&b.name));
         let empty = || vec![Vec::new(); FACT_KINDS.len()];
         let mut by_evidence = vec![Vec::new(); FACT_KINDS.len()];
         (self.by_cause, self.by_effect) = (empty(), empty());

@@ -1,4 +1,4 @@
-//! Reads rule files: TOML with `[[rule]]`, `[[mute]]`, `[[root]]` and `[[culprit]]` tables.
+//! Reads rule files: TOML with `[[rule]]`, `[[mute]]`, `[[root]]`, `[[culprit]]` and `[[shows]]` tables.
 //!
 //! Invariants:
 //! - Every error names file, line and column, what is wrong, and what would be right.
@@ -13,9 +13,9 @@ use toml::Spanned;
 
 use super::{
     CAUSE_WINDOW_NS_MAX, CONTEXT_WINDOW_NS_MAX, Condition, Culprit, Evidence, Mute, Need, Part, RULES_MAX,
-    RootWords, Rule, RuleSet, Side, key_kind,
+    RootWords, Rule, RuleSet, Shows, Side, key_kind,
 };
-use crate::detect::{FACT_KINDS, FactKind, KeyKind, Role};
+use crate::detect::{FACT_KINDS, FactKind, KeyKind, Role, is_detail};
 use crate::event::Source;
 use crate::explain::rules::Action;
 
@@ -49,6 +49,8 @@ struct RawFile {
     root: Vec<RawRoot>,
     #[serde(default)]
     culprit: Vec<RawCulprit>,
+    #[serde(default)]
+    shows: Vec<RawShows>,
 }
 
 type Text = Spanned<String>;
@@ -149,6 +151,14 @@ struct RawCulprit {
     keys: Spanned<Words>,
     #[serde(default)]
     when: Vec<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawShows {
+    name: Text,
+    kind: Spanned<Words>,
+    detail: Vec<Text>,
 }
 
 /// A file while it is read.
@@ -375,6 +385,20 @@ impl File<'_> {
         }
         Ok(RootWords { kinds, open: raw.open, named, text: raw.text.clone(), actions })
     }
+
+    fn shows(&self, raw: &RawShows) -> Result<Shows, RuleError> {
+        let kinds = self.kinds(&raw.kind)?;
+        let mut details = Vec::new();
+        for detail in &raw.detail {
+            let name = detail.get_ref();
+            if !kinds.iter().any(|&kind| is_detail(kind, name)) {
+                let message = format!("no fact of these kinds has the detail `{name}`");
+                return Err(self.at(&detail.span(), message));
+            }
+            details.push(name.clone());
+        }
+        Ok(Shows { name: raw.name.get_ref().clone(), kinds, details })
+    }
 }
 
 /// The files read so far.
@@ -384,6 +408,7 @@ pub(super) struct Parts {
     mutes: Vec<Mute>,
     roots: Vec<RootWords>,
     culprits: Vec<Culprit>,
+    shows: Vec<Shows>,
 }
 
 /// Puts an entry in the place of the one of the same name, or at the end.
@@ -438,6 +463,9 @@ impl Parts {
             };
             replace(&mut self.culprits, entry, |a, b| a.name == b.name);
         }
+        for shows in &raw.shows {
+            replace(&mut self.shows, file.shows(shows)?, |a, b| a.name == b.name);
+        }
         Ok(())
     }
 
@@ -447,6 +475,7 @@ impl Parts {
             mutes: self.mutes,
             roots: self.roots,
             culprits: self.culprits,
+            shows: self.shows,
             by_cause: Vec::new(),
             by_effect: Vec::new(),
             by_evidence: Vec::new(),

@@ -13,7 +13,7 @@ use story::{Order, Story, arrivals, stories};
 
 use super::rules::RuleSet;
 use super::{Bounds, Explain, Incident};
-use crate::detect::Fact;
+use crate::detect::{Fact, News};
 
 /// How many orders each story is told in, besides the right one.
 pub(crate) const ORDERS: u64 = 120;
@@ -30,13 +30,23 @@ fn told(story: &Story, rules: &Arc<RuleSet>, order: Order) -> Vec<Incident> {
 /// The same, of facts that arrive at these times.
 pub(crate) fn told_of(
     arrivals: Vec<(u64, Fact, bool)>,
+    end: (u64, u64),
+    rules: &Arc<RuleSet>,
+) -> Vec<Incident> {
+    let news = |fact| News { told: vec![fact], taken: Vec::new() };
+    told_in_the_end(arrivals.into_iter().map(|(at_ns, fact, settle)| (at_ns, news(fact), settle)), end, rules)
+}
+
+/// The same, of facts of which some are taken back.
+pub(crate) fn told_in_the_end(
+    arrivals: impl Iterator<Item = (u64, News, bool)>,
     (end_ns, boot_unix_ns): (u64, u64),
     rules: &Arc<RuleSet>,
 ) -> Vec<Incident> {
     let mut engine = Explain::new([7; 16], Arc::clone(rules), Bounds::default());
     let mut out = Vec::new();
-    for (at_ns, fact, settle) in arrivals {
-        engine.insert(fact);
+    for (at_ns, news, settle) in arrivals {
+        engine.take(news);
         if settle {
             engine.settle(at_ns, boot_unix_ns, &mut out);
         }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::cluster::CLUSTER;
 use super::*;
 use crate::detect::Role;
 use crate::recording::load;
@@ -334,14 +335,13 @@ const STORIES: &[(&str, &[&str], &[&str])] = &[
     ),
 ];
 
-pub(super) fn corpus() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus")
+/// The stories of both tables.
+fn names() -> impl Iterator<Item = &'static str> {
+    STORIES.iter().chain(live::FACTS).map(|(name, ..)| *name).chain(CLUSTER.iter().map(|(name, ..)| *name))
 }
 
-pub(super) fn facts_of(recording: &Recording) -> Vec<Fact> {
-    let mut all = Vec::new();
-    run(recording, |_, facts| all.extend(facts));
-    all
+pub(super) fn corpus() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus")
 }
 
 /// A fact on one line: when, what, of whom, details, keys.
@@ -370,7 +370,10 @@ fn text_of(facts: &[Fact]) -> String {
 fn stories_bring_their_facts() {
     let bless = std::env::var_os("TAPIO_BLESS").is_some();
     let mut wrong = Vec::new();
-    for (name, wanted, unwanted) in STORIES.iter().chain(live::FACTS) {
+    let rows = STORIES.iter().chain(live::FACTS).map(|(name, wanted, unwanted)| (name, *wanted, *unwanted));
+    for (name, wanted, unwanted) in
+        rows.chain(CLUSTER.iter().map(|(name, roots, ..)| (name, *roots, &[][..])))
+    {
         let path = corpus().join(format!("{name}.jsonl"));
         let recording = load(std::slice::from_ref(&path)).unwrap_or_else(|error| panic!("{error}"));
         let facts = facts_of(&recording);
@@ -382,12 +385,12 @@ fn stories_bring_their_facts() {
         }
         let said: Vec<String> =
             facts.iter().map(|fact| format!("{} {}", fact.kind.name(), fact.subject)).collect();
-        for wanted in *wanted {
+        for wanted in wanted {
             if !said.iter().any(|said| said == wanted || said.starts_with(&format!("{wanted} "))) {
                 wrong.push(format!("{name}: no {wanted}"));
             }
         }
-        for unwanted in *unwanted {
+        for unwanted in unwanted {
             if let Some(said) = said.iter().find(|said| said.split(' ').next() == Some(unwanted)) {
                 wrong.push(format!("{name}: {said}"));
             }
@@ -417,7 +420,7 @@ fn the_order_of_lines_means_nothing() {
         seed = crate::event::mix(seed.wrapping_add(1));
         usize::try_from(seed % bound as u64).expect("small")
     };
-    for (name, ..) in STORIES.iter().chain(live::FACTS) {
+    for name in names() {
         let path = corpus().join(format!("{name}.jsonl"));
         let text = std::fs::read_to_string(&path).expect("a story");
         let expected = facts_of(&load(&[path]).expect("loaded"));
@@ -445,8 +448,8 @@ fn every_story_has_its_row() {
         let stem = path.file_stem().and_then(|stem| stem.to_str()).expect("a name").to_owned();
         *files.entry(stem).or_default() += usize::from(is_own);
     }
-    for (name, ..) in STORIES.iter().chain(live::FACTS) {
-        assert_eq!(files.remove(*name), Some(2), "{name}");
+    for name in names() {
+        assert_eq!(files.remove(name), Some(2), "{name}");
     }
     assert!(files.is_empty(), "without a row: {files:?}");
 }

@@ -1,0 +1,187 @@
+//! The verdicts on what does not fit in a cluster, and on its parts that do not run: rows as those of
+//! [`super::verdicts`].
+
+/// The story, its root, the way from it, and what decided. Facts of a story are those of its root, too.
+pub(super) const CLUSTER: &[(&str, &[&str], &str, &[&str])] = &[
+    (
+        "K01-cpu-quota",
+        &["namespace_cpu_quota_exceeded namespace shop"],
+        "namespace_cpu_quota_exceeded > rollout_failed",
+        &["text = "],
+    ),
+    (
+        "K02-memory-quota",
+        &["namespace_memory_quota_exceeded namespace shop"],
+        "namespace_memory_quota_exceeded > rollout_failed",
+        &["text = "],
+    ),
+    (
+        "K03-pod-quota",
+        &["namespace_pod_quota_exceeded namespace shop"],
+        "namespace_pod_quota_exceeded > rollout_failed",
+        &["text = "],
+    ),
+    (
+        "K05-storage-quota",
+        &["namespace_storage_quota_exceeded namespace shop"],
+        "namespace_storage_quota_exceeded",
+        &["text = "],
+    ),
+    (
+        "K06-no-service-account",
+        &["missing_service_account deployment shop/web"],
+        "missing_service_account > rollout_failed",
+        &["text = "],
+    ),
+    ("K07-cordoned", &["node_cordoned deployment shop/web"], "node_cordoned > unschedulable", &["text = "]),
+    (
+        "K08-node-affinity",
+        &["node_affinity_mismatch deployment shop/web"],
+        "node_affinity_mismatch > unschedulable",
+        &["text = "],
+    ),
+    (
+        "K09-node-selector",
+        &["node_selector_mismatch deployment shop/web"],
+        "node_selector_mismatch > unschedulable",
+        &["text = "],
+    ),
+    (
+        "K10-anti-affinity",
+        &["pod_anti_affinity_conflict deployment shop/web"],
+        "pod_anti_affinity_conflict > unschedulable",
+        &["text = "],
+    ),
+    (
+        "K11-taint",
+        &["taint_toleration_mismatch deployment shop/web"],
+        "taint_toleration_mismatch > unschedulable",
+        &["text = "],
+    ),
+    (
+        "K12-cpu",
+        &["insufficient_node_cpu deployment shop/web"],
+        "insufficient_node_cpu > unschedulable",
+        &["text = "],
+    ),
+    (
+        "K13-memory",
+        &["insufficient_node_memory deployment shop/web"],
+        "insufficient_node_memory > unschedulable",
+        &["text = "],
+    ),
+    (
+        "K14-claim-selector",
+        &["pvc_selector_mismatch deployment shop/web"],
+        "pvc_selector_mismatch > unschedulable",
+        &["text = "],
+    ),
+    (
+        "K15-claim-class",
+        &["pvc_storage_class_mismatch deployment shop/web"],
+        "pvc_storage_class_mismatch > unschedulable",
+        &["text = "],
+    ),
+    (
+        "K16-claim-mode",
+        &["pvc_access_mode_mismatch deployment shop/web"],
+        "pvc_access_mode_mismatch > unschedulable",
+        &["text = "],
+    ),
+    (
+        "K17-claim-size",
+        &["pvc_capacity_mismatch deployment shop/web"],
+        "pvc_capacity_mismatch > unschedulable",
+        &["text = "],
+    ),
+    (
+        "K18-volume-occupied",
+        &["pv_binding_occupied deployment shop/web"],
+        "pv_binding_occupied > unschedulable",
+        &["text = "],
+    ),
+    (
+        "K19-volume-permission",
+        &["volume_mount_permission_denied deployment shop/web"],
+        "volume_mount_permission_denied > container_failed > crash_loop",
+        &["text = "],
+    ),
+    (
+        "K24-liveness-port",
+        &["liveness_probe_incorrect_port deployment shop/web"],
+        "liveness_probe_incorrect_port > probe_failed > runtime_kill > container_failed",
+        &["text = "],
+    ),
+    (
+        "K25-liveness-protocol",
+        &["liveness_probe_incorrect_protocol deployment shop/web"],
+        "liveness_probe_incorrect_protocol > probe_failed > runtime_kill > container_failed",
+        &["text = "],
+    ),
+    (
+        "K27-readiness-port",
+        &["readiness_probe_incorrect_port deployment shop/web"],
+        "readiness_probe_incorrect_port > probe_failed",
+        &["text = "],
+    ),
+    (
+        "K28-readiness-protocol",
+        &["readiness_probe_incorrect_protocol deployment shop/web"],
+        "readiness_probe_incorrect_protocol > probe_failed",
+        &["text = "],
+    ),
+    (
+        "K29-service-selector",
+        &["service_selector_mismatch service shop/web"],
+        "service_selector_mismatch > endpoints_empty",
+        &["text = "],
+    ),
+    (
+        "K30-service-port",
+        &["service_port_mapping_mismatch service shop/web"],
+        "service_port_mapping_mismatch > connection_refused > container_failed > crash_loop",
+        &["text = "],
+    ),
+    (
+        "K31-service-protocol",
+        &["service_protocol_mismatch service shop/web"],
+        "service_protocol_mismatch > connection_refused > container_failed > crash_loop",
+        &["text = "],
+    ),
+    (
+        "K32-client-address",
+        &["service_env_var_address_mismatch deployment shop/client"],
+        "service_env_var_address_mismatch > container_failed > crash_loop",
+        &["text = "],
+    ),
+    (
+        "K35-kubelet-unavailable",
+        &["kubelet_unavailable node node-2"],
+        "kubelet_unavailable > node_not_ready",
+        &[],
+    ),
+    (
+        "K36-containerd-unavailable",
+        &["containerd_unavailable node node-2"],
+        "containerd_unavailable > node_not_ready",
+        &[],
+    ),
+    (
+        "K37-kube-proxy",
+        &["kube_proxy_unavailable node node-1"],
+        "kube_proxy_unavailable > container_failed > crash_loop",
+        &[],
+    ),
+    (
+        "K38-kube-scheduler",
+        &["kube_scheduler_unavailable node node-1"],
+        "kube_scheduler_unavailable",
+        &["text = "],
+    ),
+    (
+        "K40-node-packet-loss",
+        &["node_network_packet_loss node node-1"],
+        "node_network_packet_loss > retransmit_storm > connection_timeout",
+        &["peers = 4"],
+    ),
+];
