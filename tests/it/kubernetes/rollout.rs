@@ -69,7 +69,7 @@ fn revisions_with_status(programs: &Programs, status: i64) -> Vec<String> {
 /// ends at once, which the controllers give up. Then the kubelet stops, the node is lost, and its pods are evicted;
 /// the kubelet goes on.
 /// Guarantees: nothing is said of the good rollout; the bad one is the root of what fails, and only of that. The node's
-/// condition and taint and the evictions are seen as the API tells them, and the lost node is their root.
+/// condition and taint and the evictions are seen as the API tells them, and its kubelet, which is silent, is their root.
 #[test]
 fn live_a_bad_rollout_and_a_lost_node() {
     let test = "live_a_bad_rollout_and_a_lost_node";
@@ -118,7 +118,7 @@ fn live_a_bad_rollout_and_a_lost_node() {
         beat(&plane);
         let all = programs.incidents();
         let is_lost = |incident: &&Incident| {
-            incident.root_cause.kind == "node_not_ready"
+            incident.root_cause.kind == "kubelet_unavailable"
                 && is_about(incident, "shop/web")
                 && incident.facts.iter().any(|fact| fact.kind == "evicted")
         };
