@@ -9,8 +9,8 @@ use tapio::recording::{from_bytes, replay};
 fuzz_target!(|bytes: &[u8]| {
     let Ok(recording) = from_bytes(bytes) else { return };
     assert!(recording.moments.is_sorted_by_key(|moment| (moment.time_ns(), moment.id)));
-    replay::run(&recording, |_, facts| {
-        for fact in facts {
+    replay::run(&recording, |_, news| {
+        for fact in news.told.iter().chain(&news.taken) {
             assert!(!fact.events.is_empty() && fact.from_ns <= fact.until_ns);
         }
     });
