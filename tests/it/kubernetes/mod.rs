@@ -2,7 +2,7 @@
 
 /// An engine with nothing but this collector.
 mod agent;
-/// Real containers on a real node.
+/// Pods for a real node, each of which fails in a way of its own.
 mod cluster;
 /// Two agents and one Lease.
 mod elect;
