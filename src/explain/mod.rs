@@ -34,6 +34,7 @@ pub(crate) mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 pub use incident::{Incident, Level, State};
 pub use rules::{RuleError, RuleSet};
 pub use window::Bounds;
@@ -257,13 +258,13 @@ impl Explain {
             self.dirty.extend(self.registry.open_facts().filter_map(|id| self.window.slot(id)));
         }
         let dirty = std::mem::take(&mut self.dirty);
-        let mut seen: BTreeSet<Slot> = BTreeSet::new();
+        let mut seen: HashSet<Slot> = HashSet::new();
         for slot in dirty {
             if seen.contains(&slot) || self.window.fact(slot).is_none() {
                 continue;
             }
             let slots = component::reach(&self.window, &self.rules, slot);
-            seen.extend(&slots);
+            seen.extend(slots.iter().copied());
             // Where nobody can suffer, there is nothing to judge.
             let can_suffer = |slot: &Slot| {
                 self.window.fact(*slot).is_some_and(|fact| fact.kind.info().role == Role::Symptom)

@@ -186,12 +186,11 @@ pub fn judge(scene: Scene<'_>, component: &Component<'_>, root: usize) -> Verdic
 
 /// The member at the end of the way that is told: whoever suffers most, late, and far from the root.
 fn worst(component: &Component<'_>, members: &[usize]) -> usize {
-    let depth =
-        |place: usize| component.way_to(place).iter().filter(|&&edge| !component.edges[edge].repeats).count();
+    let depths = component.depths();
     let best = members
         .iter()
         .filter(|&&place| component.suffers[place])
-        .max_by_key(|&&place| (depth(place), std::cmp::Reverse(place)));
+        .max_by_key(|&&place| (depths[place], std::cmp::Reverse(place)));
     best.or_else(|| members.first()).copied().unwrap_or(0)
 }
 

@@ -5,7 +5,8 @@ use rustix::time::{ClockId, clock_gettime};
 use super::{shipped, show};
 use crate::detect::{EventId, Fact, FactKind, KeyKind, Subject};
 use crate::event::Source;
-use crate::explain::registry::INCIDENTS_MAX;
+use crate::explain::State;
+use crate::explain::registry::{ENDED_FACTS_MAX, INCIDENTS_MAX};
 use crate::explain::{Bounds, Explain};
 
 /// What this thread has used of a core, in microseconds: the clock on the wall also counts the neighbours.
@@ -48,6 +49,10 @@ fn a_million_facts_stay_within_bounds() {
     assert_eq!(stats.window.inserted, 1_000_000);
     assert_eq!(stats.window.evicted + stats.window.expired + stats.facts as u64, 1_000_000);
     assert!(stats.open <= INCIDENTS_MAX);
+    engine.settle(200 * SECOND_NS, 0, &mut out);
+    let ended = engine.incidents().filter(|incident| incident.state != State::Open);
+    let shown: usize = ended.map(|incident| incident.facts.len()).sum();
+    assert!((1..=ENDED_FACTS_MAX).contains(&shown), "{shown} facts of ended incidents");
     show(&format!("\n10^6 facts: {} ms, {stats:?}\n", (spent_us() - started) / 1000));
 }
 
