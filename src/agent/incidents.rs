@@ -12,7 +12,7 @@ use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::outputs::Outputs;
 use crate::clock;
@@ -127,6 +127,12 @@ impl Watches {
     }
 }
 
+/// A time of an incident, Unix nanoseconds.
+fn unix_ns(time: &str) -> u64 {
+    let since = humantime::parse_rfc3339(time).ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    since.and_then(|since| u64::try_from(since.as_nanos()).ok()).unwrap_or(0)
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // Only whole values are put in and taken out.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -146,6 +152,8 @@ pub(super) struct Host {
 struct Engine {
     detectors: Hindsight,
     explain: Explain,
+    /// Unix nanoseconds at boot, when it began.
+    boot_unix_ns: u64,
     revisions: Vec<Incident>,
 }
 
@@ -154,6 +162,7 @@ impl Engine {
         Self {
             detectors: Hindsight::new(&host.name),
             explain: Explain::new(host.boot_id, rules, Bounds::default()),
+            boot_unix_ns: clock::boot_unix_ns(),
             revisions: Vec::new(),
         }
     }
@@ -315,10 +324,11 @@ impl Explainer {
 
     fn settle(&mut self, now_ns: u64) {
         self.settle_due_ns = now_ns + SETTLE_NS;
-        let Engine { explain, revisions, .. } = &mut self.engine;
-        explain.settle(now_ns, clock::boot_unix_ns(), revisions);
+        let Engine { explain, revisions, boot_unix_ns, .. } = &mut self.engine;
+        explain.settle(now_ns, *boot_unix_ns, revisions);
         for revision in revisions.drain(..) {
-            self.outputs.publish(revision);
+            let since_ns = explain.wall().boot_ns(*boot_unix_ns, unix_ns(&revision.started_at), now_ns);
+            self.outputs.publish(revision, since_ns);
         }
     }
 
