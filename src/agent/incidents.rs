@@ -121,7 +121,7 @@ impl Watches {
             lost: [0; Source::ALL.len()],
             settle_due_ns: 0,
             tick_due_ns: 0,
-            ticked_ns: clock::boot_ns(),
+            ticked_ns: [clock::boot_ns(); 2],
             said_full: false,
         }
     }
@@ -214,7 +214,8 @@ pub(super) struct Explainer {
     lost: [u64; Source::ALL.len()],
     settle_due_ns: u64,
     tick_due_ns: u64,
-    ticked_ns: u64,
+    /// The last two looks at what was lost.
+    ticked_ns: [u64; 2],
     /// That there are too many incidents has been said.
     said_full: bool,
 }
@@ -306,9 +307,11 @@ impl Explainer {
         self.outputs.note(stats);
     }
 
-    /// What was lost since the last look is a gap in the evidence.
+    /// What was counted as lost since the last look is a gap in the evidence. It may have been lost before that look: where
+    /// all threads were held, who counts may go on later than this one.
     fn note_losses(&mut self, now_ns: u64) {
-        let since_ns = std::mem::replace(&mut self.ticked_ns, now_ns);
+        let [since_ns, last_ns] = self.ticked_ns;
+        self.ticked_ns = [last_ns, now_ns];
         for (source, known) in Source::ALL.into_iter().zip(&mut self.lost) {
             let row = self.ledger.source(source);
             let shed: u64 = row.shed.iter().map(|count| count.load(Ordering::Relaxed)).sum();
