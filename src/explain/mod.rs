@@ -24,6 +24,7 @@ pub mod rules;
 pub mod topology;
 pub mod trends;
 pub mod verdict;
+pub mod wall;
 pub mod who;
 pub mod window;
 pub mod words;
@@ -47,6 +48,7 @@ use registry::Registry;
 use topology::Topology;
 use trends::Trends;
 use verdict::{Scene, Verdict};
+use wall::Wall;
 use window::{Slot, Window, WindowStats};
 
 /// What the engine counts.
@@ -77,6 +79,7 @@ pub struct Explain {
     topology: Topology,
     trends: Trends,
     gaps: Gaps,
+    wall: Wall,
     registry: Registry,
     forecasts: Forecasts,
     dirty: BTreeSet<Slot>,
@@ -104,6 +107,7 @@ impl Explain {
             topology: Topology::default(),
             trends: Trends::default(),
             gaps: Gaps::default(),
+            wall: Wall::default(),
             registry: Registry::default(),
             forecasts: Forecasts::default(),
             dirty: BTreeSet::new(),
@@ -133,11 +137,14 @@ impl Explain {
             }
             FactKind::EvidenceGap => {
                 if self.gaps.remove(fact) {
-                    self.dirty.extend(self.registry.open_facts().filter_map(|id| self.window.slot(id)));
+                    self.touch_open();
                 }
             }
             _ => {
                 let id = fact.id();
+                if self.wall.remove(fact) {
+                    self.touch_open();
+                }
                 self.touched.clear();
                 self.window.retract(id, &self.rules, &self.topology, &mut self.touched);
                 self.dirty.extend(self.touched.drain(..));
@@ -158,12 +165,15 @@ impl Explain {
             FactKind::EvidenceGap => {
                 if self.gaps.insert(&fact) {
                     // What was silent may have been deaf.
-                    self.dirty.extend(self.registry.open_facts().filter_map(|id| self.window.slot(id)));
+                    self.touch_open();
                 }
             }
             _ => {
                 if matches!(fact.kind, FactKind::UnitStarted | FactKind::ContainerStarted) {
                     self.touch_run(&fact);
+                }
+                if self.wall.insert(&fact) {
+                    self.touch_open();
                 }
                 let is_context = fact.kind.info().role == Role::Context;
                 self.touched.clear();
@@ -203,6 +213,11 @@ impl Explain {
         }
     }
 
+    /// Marks what is open.
+    fn touch_open(&mut self) {
+        self.dirty.extend(self.registry.open_facts().filter_map(|id| self.window.slot(id)));
+    }
+
     /// Marks what failed in something that runs again.
     fn touch_run(&mut self, fact: &Fact) {
         for key in fact.keys.iter().filter(|key| matches!(key.kind, KeyKind::Unit | KeyKind::Pod)) {
@@ -234,7 +249,7 @@ impl Explain {
     }
 
     /// Judges what changed, and puts the revisions that follow into `out`. `boot_unix_ns`: Unix nanoseconds
-    /// at boot.
+    /// at boot, as they were when the engine began: steps of the clock since then are facts.
     pub fn settle(&mut self, now_ns: u64, boot_unix_ns: u64, out: &mut Vec<Incident>) {
         if now_ns >= self.housekeeping_due_ns {
             self.housekeeping_due_ns = now_ns.saturating_add(HOUSEKEEPING_NS);
@@ -255,7 +270,7 @@ impl Explain {
         if std::mem::take(&mut self.relations_changed) {
             self.bind_relations();
             // Who depends on whom is part of the impact.
-            self.dirty.extend(self.registry.open_facts().filter_map(|id| self.window.slot(id)));
+            self.touch_open();
         }
         let dirty = std::mem::take(&mut self.dirty);
         let mut seen: HashSet<Slot> = HashSet::new();
@@ -289,6 +304,7 @@ impl Explain {
                 topology: &self.topology,
                 trends: &self.trends,
                 gaps: &self.gaps,
+                wall: &self.wall,
                 boot_id: self.boot_id,
                 now_ns,
                 boot_unix_ns,
@@ -301,6 +317,12 @@ impl Explain {
     /// The incidents that are kept, the newest last, and then what will fail.
     pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
         self.registry.incidents().chain(self.forecasts.incidents())
+    }
+
+    /// What the wall clock showed.
+    #[must_use]
+    pub fn wall(&self) -> &Wall {
+        &self.wall
     }
 
     /// What is counted.
@@ -325,6 +347,7 @@ impl Explain {
             topology: &self.topology,
             trends: &self.trends,
             gaps: &self.gaps,
+            wall: &self.wall,
             boot_id: self.boot_id,
             now_ns,
             boot_unix_ns,

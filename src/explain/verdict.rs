@@ -23,6 +23,7 @@ use super::incident::{
 use super::rules::{Part, Rule, RuleSet, key_name};
 use super::topology::Topology;
 use super::trends::Trends;
+use super::wall::Wall;
 use super::window::Window;
 use super::words::{self, Words};
 use super::{predict, who};
@@ -64,15 +65,18 @@ pub struct Scene<'scene> {
     pub boot_id: [u8; 16],
     /// Now.
     pub now_ns: u64,
-    /// Unix nanoseconds at boot.
+    /// Unix nanoseconds at boot, before the steps of the clock.
     pub boot_unix_ns: u64,
+    /// The steps of the clock.
+    pub wall: &'scene Wall,
 }
 
 impl Scene<'_> {
     /// A time of the one axis as people write it.
     #[must_use]
     pub fn wall(&self, boot_ns: u64) -> String {
-        let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(self.boot_unix_ns.saturating_add(boot_ns));
+        let unix_ns = self.wall.unix_ns(self.boot_unix_ns, boot_ns);
+        let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(unix_ns);
         humantime::format_rfc3339_micros(time).to_string()
     }
 }
