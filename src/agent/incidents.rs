@@ -12,7 +12,7 @@ use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::outputs::Outputs;
 use crate::clock;
@@ -121,10 +121,16 @@ impl Watches {
             lost: [0; Source::ALL.len()],
             settle_due_ns: 0,
             tick_due_ns: 0,
-            ticked_ns: clock::boot_ns(),
+            ticked_ns: [clock::boot_ns(); 2],
             said_full: false,
         }
     }
+}
+
+/// A time of an incident, Unix nanoseconds.
+fn unix_ns(time: &str) -> u64 {
+    let since = humantime::parse_rfc3339(time).ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    since.and_then(|since| u64::try_from(since.as_nanos()).ok()).unwrap_or(0)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -146,6 +152,8 @@ pub(super) struct Host {
 struct Engine {
     detectors: Hindsight,
     explain: Explain,
+    /// Unix nanoseconds at boot, when it began.
+    boot_unix_ns: u64,
     revisions: Vec<Incident>,
 }
 
@@ -154,6 +162,7 @@ impl Engine {
         Self {
             detectors: Hindsight::new(&host.name),
             explain: Explain::new(host.boot_id, rules, Bounds::default()),
+            boot_unix_ns: clock::boot_unix_ns(),
             revisions: Vec::new(),
         }
     }
@@ -205,7 +214,8 @@ pub(super) struct Explainer {
     lost: [u64; Source::ALL.len()],
     settle_due_ns: u64,
     tick_due_ns: u64,
-    ticked_ns: u64,
+    /// The last two looks at what was lost.
+    ticked_ns: [u64; 2],
     /// That there are too many incidents has been said.
     said_full: bool,
 }
@@ -297,9 +307,11 @@ impl Explainer {
         self.outputs.note(stats);
     }
 
-    /// What was lost since the last look is a gap in the evidence.
+    /// What was counted as lost since the last look is a gap in the evidence. It may have been lost before that look: where
+    /// all threads were held, who counts may go on later than this one.
     fn note_losses(&mut self, now_ns: u64) {
-        let since_ns = std::mem::replace(&mut self.ticked_ns, now_ns);
+        let [since_ns, last_ns] = self.ticked_ns;
+        self.ticked_ns = [last_ns, now_ns];
         for (source, known) in Source::ALL.into_iter().zip(&mut self.lost) {
             let row = self.ledger.source(source);
             let shed: u64 = row.shed.iter().map(|count| count.load(Ordering::Relaxed)).sum();
@@ -315,10 +327,11 @@ impl Explainer {
 
     fn settle(&mut self, now_ns: u64) {
         self.settle_due_ns = now_ns + SETTLE_NS;
-        let Engine { explain, revisions, .. } = &mut self.engine;
-        explain.settle(now_ns, clock::boot_unix_ns(), revisions);
+        let Engine { explain, revisions, boot_unix_ns, .. } = &mut self.engine;
+        explain.settle(now_ns, *boot_unix_ns, revisions);
         for revision in revisions.drain(..) {
-            self.outputs.publish(revision);
+            let since_ns = explain.wall().boot_ns(*boot_unix_ns, unix_ns(&revision.started_at), now_ns);
+            self.outputs.publish(revision, since_ns);
         }
     }
 

@@ -8,7 +8,6 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::UNIX_EPOCH;
 
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -106,13 +105,6 @@ impl Incidents {
     }
 }
 
-/// A time of an incident on the axis of the boot.
-fn boot_ns(time: &str) -> u64 {
-    let since = humantime::parse_rfc3339(time).ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    let unix_ns = since.and_then(|since| u64::try_from(since.as_nanos()).ok()).unwrap_or(0);
-    unix_ns.saturating_sub(clock::boot_unix_ns())
-}
-
 /// Why `--output` cannot be used. Stop the start: it was asked for.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write incidents to {path}: {source}; choose an --output where this user may write")]
@@ -164,13 +156,13 @@ impl Outputs {
         Self { incidents, file, server, otlp, cutter, counts: Counts::default() }
     }
 
-    /// Sends a revision everywhere.
-    pub(super) fn publish(&mut self, mut incident: Incident) {
+    /// Sends a revision everywhere. It is about what was from `since_ns` on, since boot.
+    pub(super) fn publish(&mut self, mut incident: Incident, since_ns: u64) {
         self.counts.revisions += 1;
         if let Some(cutter) = self.cutter.as_ref().filter(|_| incident.state != State::Forecast) {
             incident.recording = Some(cutter.path(&incident.id).display().to_string());
             if incident.state == State::Open {
-                cutter.cut(&incident.id, boot_ns(&incident.started_at));
+                cutter.cut(&incident.id, since_ns);
             }
         }
         let group = SemanticGroup::from(&incident);

@@ -5,6 +5,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+// As the agent: parts of it are measured here.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match tapio::load::cli::run(tapio::load::cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,

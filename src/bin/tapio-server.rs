@@ -1,8 +1,10 @@
 //! tapio-server: options, runtime, signals, exit code. Everything else is in [`tapio::server`].
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tapio::logging::Log;
 use tapio::server::options::Options;
 use tapio::server::serve::{Bound, ServeError};
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,9 +14,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let filter = std::env::var("RUST_LOG").unwrap_or_default();
+    let _log = match Log::start(if filter.is_empty() { "info" } else { &filter }) {
+        Ok(log) => log,
+        Err(error) => {
+            // Nothing is left to do when standard error is gone too.
+            let _unsaid = writeln!(std::io::stderr().lock(), "tapio-server: RUST_LOG: {error}");
+            return ExitCode::from(78);
+        }
+    };
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -113,6 +113,9 @@ fn entry(seen: &Seen<'_>, becomes: Becomes, out: &mut Vec<Fact>) {
                 out.push(unit(seen, FactKind::RestartLoop).with("restarts", restarts));
             }
         }
+        // The kernel counts kills in a cgroup and in all above it: the manager says of a slice what it says of a unit in it.
+        Becomes::Unit(FactKind::OomVictim | FactKind::PressureKill)
+            if seen.field(fields::UNIT).ends_with(".slice") => {}
         Becomes::Unit(kind) => {
             let fact = seen.with_message(unit(seen, kind)).with("by", "manager");
             out.push(with_text(fact, "executable", &seen.field(fields::EXECUTABLE)));

@@ -4,7 +4,9 @@
 //! - A component is a pure function of the window: the same facts make the same trees, in the same order.
 //! - At most [`MEMBERS_MAX`] facts; what goes beyond is not followed, and the tree says so.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::HashSet;
 
 use super::forest::{self, Edge};
 use super::gaps::Gaps;
@@ -39,16 +41,19 @@ pub struct Component<'window> {
 /// The slots that edges connect with this one.
 #[must_use]
 pub fn reach(window: &Window, rules: &RuleSet, start: Slot) -> Vec<Slot> {
-    let mut seen = BTreeSet::from([start]);
-    let mut border = VecDeque::from([start]);
-    while let Some(slot) = border.pop_front() {
+    let mut seen: HashSet<Slot> = HashSet::from([start]);
+    let mut found = vec![start];
+    let mut next = 0;
+    while let Some(&slot) = found.get(next) {
+        next += 1;
         for bond in window.bonds(slot) {
-            if rules.is_causal(bond.rule) && seen.len() < MEMBERS_MAX && seen.insert(bond.other) {
-                border.push_back(bond.other);
+            if rules.is_causal(bond.rule) && found.len() < MEMBERS_MAX && seen.insert(bond.other) {
+                found.push(bond.other);
             }
         }
     }
-    seen.into_iter().collect()
+    found.sort_unstable();
+    found
 }
 
 impl<'window> Component<'window> {
@@ -138,6 +143,31 @@ impl<'window> Component<'window> {
         }
         way.reverse();
         way
+    }
+    /// How many edges lead to each fact from its root, repetitions aside.
+    #[must_use]
+    pub fn depths(&self) -> Vec<usize> {
+        let mut depths: Vec<Option<usize>> =
+            self.parents.iter().map(|parent| parent.map_or(Some(0), |_| None)).collect();
+        let mut way = Vec::new();
+        for place in 0..depths.len() {
+            let mut at = place;
+            let mut depth = loop {
+                match (depths[at], self.parents[at]) {
+                    (Some(depth), _) => break depth,
+                    (None, Some(edge)) => {
+                        way.push((at, edge));
+                        at = self.edges[edge].cause;
+                    }
+                    (None, None) => break 0,
+                }
+            };
+            while let Some((below, edge)) = way.pop() {
+                depth += usize::from(!self.edges[edge].repeats);
+                depths[below] = Some(depth);
+            }
+        }
+        depths.into_iter().map(Option::unwrap_or_default).collect()
     }
 }
 

@@ -24,6 +24,7 @@ pub mod rules;
 pub mod topology;
 pub mod trends;
 pub mod verdict;
+pub mod wall;
 pub mod who;
 pub mod window;
 pub mod words;
@@ -34,6 +35,7 @@ pub(crate) mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 pub use incident::{Incident, Level, State};
 pub use rules::{RuleError, RuleSet};
 pub use window::Bounds;
@@ -46,6 +48,7 @@ use registry::Registry;
 use topology::Topology;
 use trends::Trends;
 use verdict::{Scene, Verdict};
+use wall::Wall;
 use window::{Slot, Window, WindowStats};
 
 /// What the engine counts.
@@ -76,6 +79,7 @@ pub struct Explain {
     topology: Topology,
     trends: Trends,
     gaps: Gaps,
+    wall: Wall,
     registry: Registry,
     forecasts: Forecasts,
     dirty: BTreeSet<Slot>,
@@ -103,6 +107,7 @@ impl Explain {
             topology: Topology::default(),
             trends: Trends::default(),
             gaps: Gaps::default(),
+            wall: Wall::default(),
             registry: Registry::default(),
             forecasts: Forecasts::default(),
             dirty: BTreeSet::new(),
@@ -132,11 +137,14 @@ impl Explain {
             }
             FactKind::EvidenceGap => {
                 if self.gaps.remove(fact) {
-                    self.dirty.extend(self.registry.open_facts().filter_map(|id| self.window.slot(id)));
+                    self.touch_open();
                 }
             }
             _ => {
                 let id = fact.id();
+                if self.wall.remove(fact) {
+                    self.touch_open();
+                }
                 self.touched.clear();
                 self.window.retract(id, &self.rules, &self.topology, &mut self.touched);
                 self.dirty.extend(self.touched.drain(..));
@@ -157,12 +165,15 @@ impl Explain {
             FactKind::EvidenceGap => {
                 if self.gaps.insert(&fact) {
                     // What was silent may have been deaf.
-                    self.dirty.extend(self.registry.open_facts().filter_map(|id| self.window.slot(id)));
+                    self.touch_open();
                 }
             }
             _ => {
                 if matches!(fact.kind, FactKind::UnitStarted | FactKind::ContainerStarted) {
                     self.touch_run(&fact);
+                }
+                if self.wall.insert(&fact) {
+                    self.touch_open();
                 }
                 let is_context = fact.kind.info().role == Role::Context;
                 self.touched.clear();
@@ -202,6 +213,11 @@ impl Explain {
         }
     }
 
+    /// Marks what is open.
+    fn touch_open(&mut self) {
+        self.dirty.extend(self.registry.open_facts().filter_map(|id| self.window.slot(id)));
+    }
+
     /// Marks what failed in something that runs again.
     fn touch_run(&mut self, fact: &Fact) {
         for key in fact.keys.iter().filter(|key| matches!(key.kind, KeyKind::Unit | KeyKind::Pod)) {
@@ -233,7 +249,7 @@ impl Explain {
     }
 
     /// Judges what changed, and puts the revisions that follow into `out`. `boot_unix_ns`: Unix nanoseconds
-    /// at boot.
+    /// at boot, as they were when the engine began: steps of the clock since then are facts.
     pub fn settle(&mut self, now_ns: u64, boot_unix_ns: u64, out: &mut Vec<Incident>) {
         if now_ns >= self.housekeeping_due_ns {
             self.housekeeping_due_ns = now_ns.saturating_add(HOUSEKEEPING_NS);
@@ -254,16 +270,16 @@ impl Explain {
         if std::mem::take(&mut self.relations_changed) {
             self.bind_relations();
             // Who depends on whom is part of the impact.
-            self.dirty.extend(self.registry.open_facts().filter_map(|id| self.window.slot(id)));
+            self.touch_open();
         }
         let dirty = std::mem::take(&mut self.dirty);
-        let mut seen: BTreeSet<Slot> = BTreeSet::new();
+        let mut seen: HashSet<Slot> = HashSet::new();
         for slot in dirty {
             if seen.contains(&slot) || self.window.fact(slot).is_none() {
                 continue;
             }
             let slots = component::reach(&self.window, &self.rules, slot);
-            seen.extend(&slots);
+            seen.extend(slots.iter().copied());
             // Where nobody can suffer, there is nothing to judge.
             let can_suffer = |slot: &Slot| {
                 self.window.fact(*slot).is_some_and(|fact| fact.kind.info().role == Role::Symptom)
@@ -288,6 +304,7 @@ impl Explain {
                 topology: &self.topology,
                 trends: &self.trends,
                 gaps: &self.gaps,
+                wall: &self.wall,
                 boot_id: self.boot_id,
                 now_ns,
                 boot_unix_ns,
@@ -300,6 +317,12 @@ impl Explain {
     /// The incidents that are kept, the newest last, and then what will fail.
     pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
         self.registry.incidents().chain(self.forecasts.incidents())
+    }
+
+    /// What the wall clock showed.
+    #[must_use]
+    pub fn wall(&self) -> &Wall {
+        &self.wall
     }
 
     /// What is counted.
@@ -324,6 +347,7 @@ impl Explain {
             topology: &self.topology,
             trends: &self.trends,
             gaps: &self.gaps,
+            wall: &self.wall,
             boot_id: self.boot_id,
             now_ns,
             boot_unix_ns,

@@ -34,6 +34,12 @@ const LEVEL_MIN: u64 = 70;
 const LEVEL_NEAR_MIN: u64 = 55;
 const NEAR_NS: u64 = 180 * SECOND_NS;
 
+/// Memory that is mostly of one rise is what a program fills when it starts, until that has taken this long. It stops at
+/// what the program needs, and a limit is commonly set a quarter above that: below this part of the limit, per cent, such a
+/// rise cannot be told from a leak.
+const FILL_NS: u64 = 600 * SECOND_NS;
+const FILL_LEVEL: u64 = 85;
+
 /// A fall by this part of the value, per cent, is a restart or a clean-up.
 const FALL: u64 = 25;
 
@@ -91,12 +97,16 @@ pub fn forecast(trend: &Fact) -> Option<Forecast> {
     if resource == "certificate" {
         return certificate_end(trend, limit);
     }
-    let history = if matches!(resource, "disk" | "inodes") { DISK_HISTORY_NS_MIN } else { HISTORY_NS_MIN };
+    let needs = Needs {
+        history_ns: if matches!(resource, "disk" | "inodes") { DISK_HISTORY_NS_MIN } else { HISTORY_NS_MIN },
+        // Other limits are far above what anybody needs, and a host's memory is nobody's to fill at the start.
+        may_fill: kind == FactKind::MemoryLimitHit,
+    };
     let points = points(trend);
     let held = points.len().saturating_sub((points.len() / 8).max(2));
     // It must have been so a moment ago, too.
-    fit(&points[..held], limit, history)?;
-    let fit = fit(points, limit, history)?;
+    fit(&points[..held], limit, Needs { may_fill: false, ..needs })?;
+    let fit = fit(points, limit, needs)?;
     let (first, last) = (points.first()?, points.last()?);
     Some(Forecast {
         subject: trend.subject.clone(),
@@ -132,16 +142,24 @@ fn certificate_end(trend: &Fact, end_s: u64) -> Option<Forecast> {
     })
 }
 
+/// What a resource asks of its trend.
+#[derive(Clone, Copy)]
+struct Needs {
+    history_ns: u64,
+    /// Whether it may be filled once, to a part that was reckoned with.
+    may_fill: bool,
+}
+
 struct Fit {
     eta_s: [u64; 2],
     probability: f64,
 }
 
-fn fit(points: &[(u64, u64)], limit: u64, history_ns: u64) -> Option<Fit> {
+fn fit(points: &[(u64, u64)], limit: u64, needs: Needs) -> Option<Fit> {
     let run = since_restart(points, limit)?;
     let (first, last) = (run.first()?, run.last()?);
     let history = last.0.saturating_sub(first.0);
-    if run.len() < POINTS_MIN || history < history_ns || last.1 >= limit {
+    if run.len() < POINTS_MIN || history < needs.history_ns || last.1 >= limit {
         return None;
     }
     let whole = slopes(run)?;
@@ -161,6 +179,10 @@ fn fit(points: &[(u64, u64)], limit: u64, history_ns: u64) -> Option<Fit> {
     }
     let is_above = |part: u64| u128::from(last.1) * 100 >= u128::from(limit) * u128::from(part);
     if !(is_above(LEVEL_MIN) || is_above(LEVEL_NEAR_MIN) && latest <= as_f64(NEAR_NS)) {
+        return None;
+    }
+    let is_fill = needs.may_fill && history < FILL_NS && last.1.saturating_sub(first.1) >= last.1 / 2;
+    if is_fill && !is_above(FILL_LEVEL) {
         return None;
     }
     // How straight it is: how far the quarters of the slopes are apart, against the middle.

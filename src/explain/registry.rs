@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - A revision is made only when something besides its number changed.
-//! - At most [`INCIDENTS_MAX`] incidents; further ones are refused and counted, closed ones give way first.
+//! - At most [`INCIDENTS_MAX`] incidents; further ones are refused and counted, ended ones give way first. Of ended ones
+//!   at most [`ENDED_FACTS_MAX`] facts are kept, since large ones take a hundred times the memory of small ones.
 //! - An incident that turns out to be part of another, or none, says so in a last revision.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -12,6 +13,9 @@ use super::verdict::Verdict;
 
 /// Incidents kept, closed ones included.
 pub const INCIDENTS_MAX: usize = 1_024;
+
+/// Facts that ended incidents show, all together: some 3 KiB each.
+pub const ENDED_FACTS_MAX: usize = 8_192;
 
 /// How long a closed incident is kept for who asks.
 pub const CLOSED_NS: u64 = 86_400_000_000_000;
@@ -118,9 +122,22 @@ impl Registry {
         let old = |kept: &Kept| kept.incident.state != State::Open && kept.closed_ns < until;
         let gone: Vec<String> =
             self.kept.iter().filter(|(_, kept)| old(kept)).map(|(id, _)| id.clone()).collect();
-        for id in gone {
+        for id in gone.into_iter().chain(self.beyond(ENDED_FACTS_MAX)) {
             self.remove(&id);
         }
+    }
+
+    /// The incidents that ended before the last ones, which show so many facts together.
+    fn beyond(&self, facts_max: usize) -> Vec<String> {
+        let mut ended: Vec<(&String, &Kept)> =
+            self.kept.iter().filter(|(_, kept)| kept.incident.state != State::Open).collect();
+        ended.sort_by_key(|(_, kept)| std::cmp::Reverse((kept.closed_ns, kept.number)));
+        let mut shown = 0;
+        let beyond = |(id, kept): (&String, &Kept)| {
+            shown += kept.incident.facts.len();
+            (shown > facts_max).then(|| id.clone())
+        };
+        ended.into_iter().filter_map(beyond).collect()
     }
 
     /// Whether an incident with this id can be kept.

@@ -23,6 +23,7 @@ use super::incident::{
 use super::rules::{Part, Rule, RuleSet, key_name};
 use super::topology::Topology;
 use super::trends::Trends;
+use super::wall::Wall;
 use super::window::Window;
 use super::words::{self, Words};
 use super::{predict, who};
@@ -64,15 +65,18 @@ pub struct Scene<'scene> {
     pub boot_id: [u8; 16],
     /// Now.
     pub now_ns: u64,
-    /// Unix nanoseconds at boot.
+    /// Unix nanoseconds at boot, before the steps of the clock.
     pub boot_unix_ns: u64,
+    /// The steps of the clock.
+    pub wall: &'scene Wall,
 }
 
 impl Scene<'_> {
     /// A time of the one axis as people write it.
     #[must_use]
     pub fn wall(&self, boot_ns: u64) -> String {
-        let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(self.boot_unix_ns.saturating_add(boot_ns));
+        let unix_ns = self.wall.unix_ns(self.boot_unix_ns, boot_ns);
+        let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(unix_ns);
         humantime::format_rfc3339_micros(time).to_string()
     }
 }
@@ -186,12 +190,11 @@ pub fn judge(scene: Scene<'_>, component: &Component<'_>, root: usize) -> Verdic
 
 /// The member at the end of the way that is told: whoever suffers most, late, and far from the root.
 fn worst(component: &Component<'_>, members: &[usize]) -> usize {
-    let depth =
-        |place: usize| component.way_to(place).iter().filter(|&&edge| !component.edges[edge].repeats).count();
+    let depths = component.depths();
     let best = members
         .iter()
         .filter(|&&place| component.suffers[place])
-        .max_by_key(|&&place| (depth(place), std::cmp::Reverse(place)));
+        .max_by_key(|&&place| (depths[place], std::cmp::Reverse(place)));
     best.or_else(|| members.first()).copied().unwrap_or(0)
 }
 

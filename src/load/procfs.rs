@@ -97,8 +97,17 @@ struct Stat {
 
 /// CPU time of the children that this process has waited for, seconds.
 pub(super) fn waited_s() -> f64 {
+    own_s(|stat| stat.waited)
+}
+
+/// The same with its own.
+pub(super) fn spent_s() -> f64 {
+    own_s(|stat| stat.ticks)
+}
+
+fn own_s(which: impl FnOnce(Stat) -> u64) -> f64 {
     let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    float(parse_stat(&text).map_or(0, |stat| stat.waited)) / float(ticks_per_second())
+    float(parse_stat(&text).map_or(0, which)) / float(ticks_per_second())
 }
 
 fn parse_stat(text: &str) -> Option<Stat> {

@@ -27,7 +27,7 @@ use crate::proto::Hello;
 const QUEUE: usize = 64;
 
 /// What the ring takes a second, besides urgent batches.
-pub const RING_BYTES_PER_S: u64 = 4 << 20;
+pub const RING_BYTES_PER_S: u64 = 2 << 20;
 
 /// Of the flight recorder's bytes, one in so many is for what was cut out.
 const CUT_SHARE: u64 = 4;

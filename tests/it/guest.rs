@@ -43,20 +43,29 @@ impl Findings {
             .unwrap_or_else(|error| panic!("{name} ({error}):\n{text}\n{}", self.log()))
     }
 
-    /// The events of a kind.
-    fn events(&self, kind: &str) -> Vec<Event> {
-        let answer = self.json(&format!("all.{kind}"));
-        answer.as_array().expect("a list of events").iter().cloned().map(Event).collect()
+    /// All events that the server has.
+    fn all(&self) -> Vec<Value> {
+        self.json("events").as_array().expect("a list of events").clone()
     }
 
-    /// How units ended, as this script says, which must have done what it was meant to.
-    fn outcomes(&self, script: &str) -> Vec<Line> {
+    /// The events of a kind.
+    fn events(&self, kind: &str) -> Vec<Event> {
+        self.all().into_iter().filter(|event| event["kind"] == kind).map(Event).collect()
+    }
+
+    /// What this script said, which must have done what it was meant to.
+    fn said(&self, script: &str) -> Said {
         let said = self.text(&format!("provoked.{script}"));
         let errors = self.text(&format!("provoked.{script}.log"));
         assert_eq!(self.status(&format!("provoked.{script}")), 0, "{script}: {said}\n{errors}");
         let said = Said::read(&said);
         assert!(said.is_whole(script), "{said:?}");
-        said.lines("outcome").cloned().collect()
+        said
+    }
+
+    /// How units ended, as this script says.
+    fn outcomes(&self, script: &str) -> Vec<Line> {
+        self.said(script).lines("outcome").cloned().collect()
     }
 
     /// What was said in the guest, for a failure's message.

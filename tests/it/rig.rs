@@ -18,7 +18,7 @@ mod entries;
 pub(crate) mod expected;
 mod host;
 mod inside;
-mod kept;
+pub(crate) mod kept;
 mod received;
 pub(crate) mod replay;
 pub(crate) mod script;

@@ -8,3 +8,4 @@ mod query;
 mod start;
 mod stop;
 mod tls;
+mod unread;

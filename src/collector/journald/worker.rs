@@ -23,6 +23,11 @@ use crate::health::{CollectorHealth, State};
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 
+/// The pause once nothing was said for this many of the longest, some five seconds. Waking up costs 60 us where processors
+/// are virtual, whatever is done then: twenty times a second would be more than a thousandth of a core.
+const PAUSE_QUIET: Duration = Duration::from_millis(100);
+const QUIET_AFTER: u32 = 100;
+
 /// Entries of one journal before the next gets its turn.
 const TURN_ENTRIES: usize = 512;
 
@@ -338,16 +343,17 @@ impl Worker for JournalWorker {
         // Kept before anything is read: a start that is killed at once has its place all the same.
         let marks = self.stretches.kept().clone();
         self.keep(&marks);
-        let mut pause = PAUSE_FIRST;
+        let (mut pause, mut in_vain) = (PAUSE_FIRST, 0_u32);
         while !self.context.stop.is_set() {
             if self.pass(clock::boot_ns()) {
-                pause = PAUSE_FIRST;
+                (pause, in_vain) = (PAUSE_FIRST, 0);
                 if self.held.is_none() {
                     continue;
                 }
             }
             std::thread::park_timeout(pause);
-            pause = (pause * 2).min(PAUSE_MAX);
+            in_vain = in_vain.saturating_add(1);
+            pause = if in_vain > QUIET_AFTER { PAUSE_QUIET } else { (pause * 2).min(PAUSE_MAX) };
         }
         self.settle();
     }

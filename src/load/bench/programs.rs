@@ -58,7 +58,7 @@ impl Running {
     pub(super) fn measure(&self, rig: &Rig, seconds: u64) -> Result<Report, LoadError> {
         let watch = Watch::start()?;
         let cpu = self.child.as_ref().map_or(0, |child| procfs::cpu_ns(child.pid()));
-        let mut calls = 0;
+        let (mut calls, mut own_us) = (0, None);
         let (rate, operations) = match self.program {
             Program::Getpgid => {
                 let made = getpgid(rig, seconds)?;
@@ -68,14 +68,21 @@ impl Running {
             Program::Nginx => wrk(rig, self.port, seconds, &[])?,
             Program::NginxConnections => wrk(rig, self.port, seconds, &["-H", "Connection: close"])?,
             Program::Redis => redis(rig, self.port, seconds)?,
-            Program::ForkExec => storm(rig, seconds)?,
+            Program::ForkExec => {
+                let stormed = storm(rig, seconds)?;
+                own_us = Some(stormed.us_per_process);
+                (stormed.rate, float(stormed.processes))
+            }
         };
         let mut report = Report::new(watch.finish()?);
         report.calls = calls;
         report.put(Measure::Operations, rate);
-        if let Some(child) = &self.child {
+        let of_child = self.child.as_ref().map(|child| {
             let used = procfs::cpu_ns(child.pid()).saturating_sub(cpu);
-            report.put(Measure::OperationUs, float(used) / 1e3 / operations.max(1.0));
+            float(used) / 1e3 / operations.max(1.0)
+        });
+        if let Some(us) = of_child.or(own_us) {
+            report.put(Measure::OperationUs, us);
         }
         Ok(report)
     }
@@ -177,7 +184,7 @@ fn getpgid(rig: &Rig, seconds: u64) -> Result<Generated, LoadError> {
     serde_json::from_str(&text).map_err(|_| unreadable("generator", &text))
 }
 
-fn storm(rig: &Rig, seconds: u64) -> Result<Rate, LoadError> {
+fn storm(rig: &Rig, seconds: u64) -> Result<Stormed, LoadError> {
     let text = rig
         .own()
         .args(["storm", "--cpu"])
@@ -185,8 +192,7 @@ fn storm(rig: &Rig, seconds: u64) -> Result<Rate, LoadError> {
         .arg("--seconds")
         .arg(seconds)
         .output(Duration::from_secs(seconds * 2 + 30))?;
-    let stormed: Stormed = serde_json::from_str(&text).map_err(|_| unreadable("storm", &text))?;
-    Ok((stormed.rate, float(stormed.processes)))
+    serde_json::from_str(&text).map_err(|_| unreadable("storm", &text))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::{Rig, rounds};
 use crate::load::LoadError;
 use crate::load::baseline::Consumed;
 use crate::load::child::pause;
-use crate::load::stats::median;
+use crate::load::stats::{median, median_range, round};
 
 const OFF: usize = 0;
 const AGENT: usize = 1;
@@ -49,8 +49,18 @@ pub(super) fn real(rig: &Rig, head: Head, program: Program) -> Result<Line, Load
     let cost = |report: &Report| report.get(Measure::OperationUs);
     let cpu: Vec<f64> =
         off.iter().zip(&on).filter_map(|(off, on)| Some(slower(cost(on)?, cost(off)?))).collect();
-    if let Some(median) = median(&cpu) {
-        line.detail.insert("cpu_slowdown_pct".to_owned(), crate::load::stats::round(median));
+    for (name, pairs) in [("slowdown", &values), ("cpu_slowdown", &cpu)] {
+        let middle = median(pairs).filter(|_| name != "slowdown");
+        let range = median_range(pairs);
+        for (what, value) in [
+            ("pct", middle),
+            ("low_pct", range.map(|range| range[0])),
+            ("high_pct", range.map(|range| range[1])),
+        ] {
+            if let Some(value) = value {
+                line.detail.insert(format!("{name}_{what}"), round(value));
+            }
+        }
     }
     Ok(line)
 }

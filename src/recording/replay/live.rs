@@ -67,6 +67,22 @@ pub(super) const FACTS: &[(&str, &[&str], &[&str])] = &[
         &["external_kill"],
     ),
     ("live-recovered", &["exit_failure unit recovered.service"], &["restart_loop"]),
+    (
+        "live-guest-oom-kill",
+        &["memory_limit_hit unit oom-kill.service", "start_limit_hit unit oom-kill.service"],
+        &["external_kill", "node_memory_exhausted"],
+    ),
+    (
+        "live-guest-pressure-kill",
+        &["pressure_kill unit pressed.service", "unit_failed unit pressed.service"],
+        &["oom_victim", "external_kill", "memory_limit_hit"],
+    ),
+    ("live-guest-segfault", &["crash unit segfault.service"], &["external_kill", "manager_kill"]),
+    (
+        "live-guest-clock-step",
+        &["clock_jump node", "certificate_expired unit verifies.service"],
+        &["external_kill", "bad_config"],
+    ),
 ];
 
 /// As the table of written stories: roots, the way from the first one, and what decided.
@@ -146,4 +162,23 @@ pub(super) const VERDICTS: &[(&str, &[&str], &str, &[&str])] = &[
         &[],
     ),
     ("live-recovered", &["exit_failure unit recovered.service"], "exit_failure > unit_failed", &[]),
+    (
+        "live-guest-oom-kill",
+        &["memory_limit_hit unit oom-kill.service"],
+        "memory_limit_hit > oom_victim > exit_failure > unit_failed",
+        &[],
+    ),
+    (
+        "live-guest-pressure-kill",
+        &["pressure_kill unit pressed.service"],
+        "pressure_kill > exit_failure > unit_failed",
+        &["oom_victim absent"],
+    ),
+    ("live-guest-segfault", &["crash unit segfault.service"], "crash > exit_failure > unit_failed", &[]),
+    (
+        "live-guest-clock-step",
+        &["clock_jump node tapio-guest"],
+        "clock_jump > certificate_expired > exit_failure > unit_failed",
+        &[],
+    ),
 ];

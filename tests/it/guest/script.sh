@@ -54,7 +54,8 @@ server=$!
 await $server ask /healthz
 
 socket=/tmp/collector.sock
-/host/tapio-collector --socket $socket --state-dir /tmp/collector >/result/collector.log 2>&1 &
+/host/tapio-collector --socket $socket --state-dir /tmp/collector --record /tmp/record --output /tmp/incidents \
+    >/result/collector.log 2>&1 &
 agent=$!
 await $agent /host/tapio-collector status --socket $socket
 
@@ -94,14 +95,13 @@ for name in oom-kill pressure-kill segfault clock-step; do
 done
 step queries
 sleep 5
-for kind in unit_state log_record oom_victim; do
-    ask "/api/v1/events?kind=$kind&limit=100000" >/result/all.$kind 2>&1
-done
+ask "/api/v1/events?limit=100000" >/result/events 2>&1
 
 step stop
 kill -TERM $agent
 wait $agent
 echo $? >/result/collector.status
+cp /tmp/record /tmp/incidents /result/
 ask /api/v1/status >/result/server.json 2>/result/server.json.log
 kill -TERM $server
 wait $server

@@ -25,9 +25,6 @@ pub(crate) struct Story {
     pub(crate) before: bool,
     /// Whether what it needs is in the recording: what the kernel's rings lost, only the ledger has.
     pub(crate) recorded: bool,
-    /// What is known of a story that is not told as it should be; nothing where it is. `TAPIO_UNSETTLED=1` provokes these,
-    /// too.
-    pub(crate) unsettled: &'static str,
 }
 
 /// What an incident must say besides.
@@ -53,7 +50,7 @@ const fn told(
     roots: &'static [&'static str],
     way: &'static [&'static str],
 ) -> Story {
-    Story { id, script, roots, way, says: &[], flags: &[], before: false, recorded: true, unsettled: "" }
+    Story { id, script, roots, way, says: &[], flags: &[], before: false, recorded: true }
 }
 
 const fn silent(id: &'static str, script: &'static str) -> Story {
@@ -71,10 +68,6 @@ impl Story {
 
     const fn unrecorded(self) -> Self {
         Self { recorded: false, ..self }
-    }
-
-    const fn unsettled(self, why: &'static str) -> Self {
-        Self { unsettled: why, ..self }
     }
 
     const fn before(self) -> Self {
@@ -278,10 +271,7 @@ pub(crate) const STORIES: &[Story] = &[
     ),
     told("E3", "lost-sources", &["insufficient_evidence of unit silent.service"], &[])
         .flags(&["--ring-bytes=64KiB"])
-        .unrecorded()
-        .unsettled(
-            "seen right once and wrong once: whether rings overflow while the agent is held is chance",
-        ),
+        .unrecorded(),
     told(
         "E5",
         "pid-reuse",
@@ -294,17 +284,14 @@ pub(crate) const STORIES: &[Story] = &[
 impl Story {
     /// What is not as the row says.
     pub(crate) fn complaints(&self, incidents: &[Incident]) -> Vec<String> {
-        let said = |incident: &Incident| {
-            format!("{} of {}", incident.root_cause.kind, named(&incident.root_cause.entity))
-        };
-        let mut roots: Vec<String> = incidents.iter().map(said).collect();
+        let mut roots: Vec<String> = incidents.iter().map(root_of).collect();
         let mut wanted = self.roots.to_vec();
         roots.sort();
         wanted.sort_unstable();
         if roots != wanted {
             return vec![format!("{roots:?}, not {wanted:?}")];
         }
-        let Some(first) = incidents.iter().find(|one| Some(&*said(one)) == self.roots.first().copied())
+        let Some(first) = incidents.iter().find(|one| Some(&*root_of(one)) == self.roots.first().copied())
         else {
             return Vec::new();
         };
@@ -337,6 +324,11 @@ impl Says {
         };
         (!holds).then(|| format!("not {self:?}: {is}"))
     }
+}
+
+/// The root as [`Story::roots`] names it.
+pub(crate) fn root_of(incident: &Incident) -> String {
+    format!("{} of {}", incident.root_cause.kind, named(&incident.root_cause.entity))
 }
 
 fn name_of(incident: &Incident, id: &str) -> String {

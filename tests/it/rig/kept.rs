@@ -12,9 +12,9 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use tapio::explain::Incident;
 
 use super::expected::Story;
-use super::inside::Agent;
 
 /// Events that are kept of one story, at most.
 const KEPT_MAX: usize = 400;
@@ -27,18 +27,39 @@ fn facts(record: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).expect("a fact")).collect()
 }
 
-/// Writes the corpus file of a story, if that is asked for.
-pub(super) fn keep(story: &Story, agent: &Agent<'_>, units: &BTreeSet<String>, record: &Path) {
-    if std::env::var_os("TAPIO_BLESS").is_none() || story.before || !story.recorded {
-        return;
-    }
-    let concerns = |text: &str| units.iter().any(|unit| text.contains(unit.as_str()));
-    let facts = facts(record);
+/// What a host left of a story.
+#[derive(Debug)]
+pub(crate) struct Left<'left> {
+    /// The name of the host.
+    pub(crate) host: &'left str,
+    /// The corpus file, below `tests/corpus`.
+    pub(crate) file: String,
+    /// All events, as the server answers them.
+    pub(crate) events: Vec<Value>,
+    /// The units of the script.
+    pub(crate) units: &'left BTreeSet<String>,
+    /// What the agent recorded.
+    pub(crate) record: &'left Path,
+    /// What the agent said of the story.
+    pub(crate) told: &'left [Incident],
+}
+
+/// Whether the corpus is to be written.
+pub(crate) fn is_wanted() -> bool {
+    std::env::var_os("TAPIO_BLESS").is_some()
+}
+
+/// Writes the corpus file of a story.
+pub(crate) fn keep(story: &Story, left: &Left<'_>) {
+    let concerns = |text: &str| left.units.iter().any(|unit| text.contains(unit.as_str()));
+    let facts = facts(left.record);
+    let told = left.told.iter().flat_map(|incident| &incident.facts).flat_map(|fact| &fact.events);
     let cited: BTreeSet<String> = facts
         .iter()
         .filter(|fact| concerns(&fact.to_string()) || fact["kind"] == "evidence_gap")
         .flat_map(|fact| fact["events"].as_array().cloned().unwrap_or_default())
         .filter_map(|event| event.as_str().map(str::to_owned))
+        .chain(told.cloned())
         .collect();
     // File systems that these facts are about, from before they were full.
     let keys = |fact: &Value| fact["keys"].as_array().cloned().unwrap_or_default();
@@ -46,11 +67,14 @@ pub(super) fn keep(story: &Story, agent: &Agent<'_>, units: &BTreeSet<String>, r
     let places: BTreeSet<String> = of_units
         .filter_map(|key| Some(format!("MOUNT={}\\n", key.as_str()?.strip_prefix("mount=")?)))
         .collect();
-    let answer = agent.server.json("/api/v1/events?limit=100000");
-    let all = answer.as_array().expect("a list");
     let introduces = |event: &Value| {
         let kind = event["kind"].as_str().unwrap_or_default();
         matches!(kind, "unit_limits" | "cgroup_created" | "tcp_listen" | "filesystem_usage")
+    };
+    // What the manager says of a slice is what it says of a unit in it, and must change nothing.
+    let is_of_slice = |event: &Value| {
+        event["kind"] == "log_record"
+            && event["text"].as_str().is_some_and(|text| text.contains(".slice\nMEANING="))
     };
     let is_place = |event: &Value| {
         event["kind"] == "filesystem_usage"
@@ -58,32 +82,25 @@ pub(super) fn keep(story: &Story, agent: &Agent<'_>, units: &BTreeSet<String>, r
     };
     let id = |event: &Value| {
         // BOOT:SOURCE:PRODUCER:SEQUENCE; facts leave the boot out.
-        event["id"]
-            .as_str()
-            .and_then(|id| id.split_once(':'))
-            .map(|(_, id)| id.to_owned())
-            .unwrap_or_default()
+        let id = event["id"].as_str().and_then(|id| id.split_once(':'));
+        id.map(|(_, id)| id.to_owned()).unwrap_or_default()
     };
-    let mut kept: Vec<&Value> = all
-        .iter()
-        .filter(|event| {
-            let introduced = introduces(event) && concerns(&event.to_string());
-            cited.contains(&id(event)) || introduced || is_place(event)
-        })
-        .collect();
+    let is_kept = |event: &&Value| {
+        let introduced = introduces(event) && concerns(&event.to_string());
+        cited.contains(&id(event)) || introduced || is_of_slice(event) || is_place(event)
+    };
+    let mut kept: Vec<&Value> = left.events.iter().filter(is_kept).collect();
     kept.sort_by_key(|event| event["time"].as_str().map(str::to_owned));
     if kept.is_empty() {
         return;
     }
     assert!(kept.len() <= KEPT_MAX, "{} events of {}", kept.len(), story.script);
-    let about = format!(
-        "recorded live: tests/rigs/provoke/{}.sh",
-        story.script.split(' ').next().unwrap_or_default()
-    );
-    let mut text = format!("{}\n", json!({ "host": "tapio-rig", "about": about }));
+    let script = story.script.split(' ').next().unwrap_or_default();
+    let about = format!("recorded live: tests/rigs/provoke/{script}.sh");
+    let mut text = format!("{}\n", json!({ "host": left.host, "about": about }));
     for event in kept {
         writeln!(text, "{event}").expect("memory");
     }
-    let name = format!("tests/corpus/live-{}.jsonl", story.script.replace(' ', "-"));
-    std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), text).expect("written");
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(&left.file);
+    std::fs::write(place, text).expect("written");
 }

@@ -14,7 +14,7 @@ use tapio::explain::Incident;
 use super::expected::{EVERYTHING, STORIES, Story};
 use super::host::{Provoked, Rig};
 use super::inside::Agent;
-use super::kept;
+use super::kept::{self, Left};
 use super::measured;
 use super::received::Collector;
 use super::replay::{alive, differences, replayed, said};
@@ -45,10 +45,6 @@ fn provoke(rig: &Rig, script: &str) -> Result<(), Told> {
 }
 
 fn tell(rig: &Rig, story: &Story, collector: Option<&Collector>) -> Result<Told, Told> {
-    if !story.unsettled.is_empty() && std::env::var_os("TAPIO_UNSETTLED").is_none() {
-        skipped(&format!("rig::live_stories_are_told {}", story.script), story.unsettled);
-        return Err(Told::Cannot(format!("{}: TAPIO_UNSETTLED=1 provokes it", story.unsettled)));
-    }
     provoke(rig, "reset")?;
     rig.text(&["sh", "-c", &format!("rm -rf {LEFT} && mkdir -p {LEFT}")]);
     if story.before {
@@ -74,7 +70,14 @@ fn tell(rig: &Rig, story: &Story, collector: Option<&Collector>) -> Result<Told,
     }
     wrong.extend(collector.into_iter().flat_map(|collector| collector.lacks(&told)));
     if wrong.is_empty() {
-        kept::keep(story, &agent, &units, Path::new(&record));
+        if kept::is_wanted() && story.recorded && !story.before {
+            let file = format!("live-{}.jsonl", story.script.replace(' ', "-"));
+            let answer = agent.server.json("/api/v1/events?limit=100000");
+            let events = answer.as_array().expect("a list").clone();
+            let record = Path::new(&record);
+            let left = Left { host: "tapio-rig", file, events, units: &units, record, told: &told };
+            kept::keep(story, &left);
+        }
         return Ok(Told::Right(told));
     }
     if let Some(place) = std::env::var_os("TAPIO_LEAVE") {

@@ -24,7 +24,7 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
 pub(crate) const BOOT_UNIX_NS: u64 = 1_700_000_000_000_000_000;
 
 /// A process that does not outlive its test, whatever becomes of that.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
