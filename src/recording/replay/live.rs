@@ -21,7 +21,6 @@ pub(super) const NUMBERS: &[(&str, &str)] = &[
     ("live-watchdog", "25"),
     ("live-start-timeout", "25"),
     ("live-pids", "27"),
-    ("live-guest-clock-step", "30"),
     ("live-kubelet-down", "31"),
     ("live-port-conflict", "35"),
     ("live-killed-by-person", "38"),
@@ -107,11 +106,6 @@ pub(super) const FACTS: &[(&str, &[&str], &[&str])] = &[
         &["oom_victim", "external_kill", "memory_limit_hit"],
     ),
     ("live-guest-segfault", &["crash unit segfault.service"], &["external_kill", "manager_kill"]),
-    (
-        "live-guest-clock-step",
-        &["clock_jump node", "certificate_expired unit verifies.service"],
-        &["external_kill", "bad_config"],
-    ),
 ];
 
 /// As the table of written stories: roots, the way from the first one, and what decided.
@@ -204,10 +198,4 @@ pub(super) const VERDICTS: &[(&str, &[&str], &str, &[&str])] = &[
         &["oom_victim absent"],
     ),
     ("live-guest-segfault", &["crash unit segfault.service"], "crash > exit_failure > unit_failed", &[]),
-    (
-        "live-guest-clock-step",
-        &["clock_jump node tapio-guest"],
-        "clock_jump > certificate_expired > exit_failure > unit_failed",
-        &[],
-    ),
 ];
