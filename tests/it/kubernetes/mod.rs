@@ -2,6 +2,8 @@
 
 /// An engine with nothing but this collector.
 mod agent;
+/// What is asked for, and is no failure.
+mod asked;
 /// Real containers on a real node.
 mod cluster;
 /// Two agents and one Lease.
