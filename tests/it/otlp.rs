@@ -4,6 +4,8 @@
 
 /// Every incident of the corpus.
 mod corpus;
+/// A real Jaeger.
+pub(crate) mod jaeger;
 /// What the exporter sends, taken down by a receiver of our own.
 mod sent;
 
@@ -69,19 +71,23 @@ fn start(program: &Path, folder: &Path, config: &str, addresses: &[&str]) -> Run
     running
 }
 
-/// Starts the Collector with its files in `folder`.
-pub(crate) fn start_collector(program: &Path, folder: &Path) -> (Running, String) {
+/// Starts the Collector with its files in `folder`; it hands traces on to another receiver, if there is one.
+pub(crate) fn start_collector(program: &Path, folder: &Path, next: Option<&str>) -> (Running, String) {
     let endpoint = free_address();
+    let hands_on = next.map_or(String::new(), |next| {
+        format!("\n  otlp_grpc: {{endpoint: {next}, tls: {{insecure: true}}}}")
+    });
+    let also = if next.is_some() { ", otlp_grpc" } else { "" };
     let file = |name: &str| folder.join(name).display().to_string();
     let config = format!(
         "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: {endpoint}}}}}}}}}
 exporters:
   file/traces: {{path: {}, flush_interval: 100ms}}
-  file/logs: {{path: {}, flush_interval: 100ms}}
+  file/logs: {{path: {}, flush_interval: 100ms}}{hands_on}
 service:
   telemetry: {{metrics: {{level: none}}, logs: {{level: error}}}}
   pipelines:
-    traces: {{receivers: [otlp], exporters: [file/traces]}}
+    traces: {{receivers: [otlp], exporters: [file/traces{also}]}}
     logs: {{receivers: [otlp], exporters: [file/logs]}}
 ",
         file("traces.json"),
@@ -192,7 +198,7 @@ async fn a_real_collector_reads_incidents() {
         Err(reason) => return skipped("otlp::a_real_collector_reads_incidents", &reason),
     };
     let folder = tempfile::tempdir().unwrap();
-    let (_running, endpoint) = start_collector(&program, folder.path());
+    let (_running, endpoint) = start_collector(&program, folder.path(), None);
     let report = export(vec![incident()], &endpoint).await;
     assert_eq!(report, Report { exported: 2, ..Report::default() });
 

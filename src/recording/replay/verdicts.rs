@@ -390,6 +390,37 @@ fn stories_have_their_verdicts() {
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
 
+/// The number in the list of stories of a file of the corpus, as it is written there.
+fn number(name: &str) -> String {
+    let live = live::NUMBERS.iter().find(|(live, _)| *live == name).map(|(_, number)| *number);
+    let number = live.unwrap_or_else(|| name.split('-').next().unwrap_or_default());
+    number.trim_start_matches('0').trim_end_matches(|letter: char| letter.is_ascii_lowercase()).to_owned()
+}
+
+/// Scenario: the list of stories that the engine must know.
+/// Guarantees: each is in the corpus, and each recorded one has a number; which are written and which recorded live is
+/// printed.
+#[test]
+fn each_story_is_written_or_recorded() {
+    let mut files: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    verdicts().for_each(|(name, ..)| files.entry(number(name)).or_default().push(name));
+    let list = (1..=38).map(|number: u32| number.to_string());
+    // E7, a story that is shuffled, is what every story is in `no_arrival_of_facts_changes_a_verdict`.
+    let exact = [1, 2, 3, 4, 5, 6, 8].map(|number| format!("E{number}"));
+    let list = list.chain((1..=7).map(|number| format!("N{number}"))).chain(exact);
+    let mut table = String::from("\nstory recorded live / written\n");
+    for number in list {
+        let names = files.remove(&number).unwrap_or_default();
+        assert!(!names.is_empty(), "story {number} is in no file");
+        let (live, written): (Vec<&str>, Vec<&str>) = names.into_iter().partition(|name| is_live(name));
+        table.push_str(&format!("{number:<5} {} / {}\n", live.join(" "), written.join(" ")));
+    }
+    table.push_str("E7    every story, shuffled\n");
+    show(&table);
+    // Of the comparisons of objects, K1 to K40, those are written that events can tell.
+    assert!(files.keys().all(|number| number.starts_with('K')), "{files:?}");
+}
+
 /// Scenario: the files of the corpus beside the table.
 /// Guarantees: each story has its verdict.
 #[test]

@@ -22,7 +22,8 @@ fn the_stories_are_told() {
         let (told, others) = rest.into_iter().partition(|incident| is_of_story(&root_of(incident)));
         rest = others;
         let complaints = story.complaints(&told);
-        if complaints.is_empty() && kept::is_wanted() {
+        // The server answers times as the clock showed them: across a step they are on no one axis, which a file needs.
+        if complaints.is_empty() && kept::is_wanted() && name != "clock-step" {
             let units = findings.outcomes(name).iter().map(|line| line.field("unit").to_owned()).collect();
             let (host, file) = ("tapio-guest", format!("live-guest-{name}.jsonl"));
             let left =

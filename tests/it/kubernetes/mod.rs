@@ -2,6 +2,8 @@
 
 /// An engine with nothing but this collector.
 mod agent;
+/// What is asked for, and is no failure.
+mod asked;
 /// Pods for a real node, each of which fails in a way of its own.
 mod cluster;
 /// Two agents and one Lease.

@@ -4,6 +4,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tapio::explain::Incident;
 
+use super::asked;
 use super::plane::Plane;
 use super::programs::{Programs, Stored, is_about, report, told};
 use crate::skipped;
@@ -65,11 +66,12 @@ fn revisions_with_status(programs: &Programs, status: i64) -> Vec<String> {
     revisions
 }
 
-/// Scenario: on a real cluster a Deployment is rolled out twice: to a revision as good as the first, then to one that
-/// ends at once, which the controllers give up. Then the kubelet stops, the node is lost, and its pods are evicted;
-/// the kubelet goes on.
-/// Guarantees: nothing is said of the good rollout; the bad one is the root of what fails, and only of that. The node's
-/// condition and taint and the evictions are seen as the API tells them, and its kubelet, which is silent, is their root.
+/// Scenario: on a real cluster pods are deleted, scaled down and drained. A Deployment is rolled out twice: to a revision
+/// as good as the first, then to one that ends at once, which the controllers give up. Then the kubelet stops, the node is
+/// lost, and its pods are evicted; the kubelet goes on.
+/// Guarantees: nothing is said of what was asked for; the bad rollout is the root of what fails, and only of that. The
+/// node's condition and taint and the evictions are seen as the API tells them, and its kubelet, which is silent, is their
+/// root.
 #[test]
 fn live_a_bad_rollout_and_a_lost_node() {
     let test = "live_a_bad_rollout_and_a_lost_node";
@@ -78,6 +80,7 @@ fn live_a_bad_rollout_and_a_lost_node() {
         return skipped(test, &reason);
     }
     let programs = Programs::start(&plane, None);
+    asked::is_silent(&plane, &programs, &deployment("touch /ready; sleep 1000"));
     plane.post(DEPLOYMENTS, &deployment("touch /ready; sleep 1000"));
     rolled_out(&plane, &programs, 1);
     let change = |script: &str| {

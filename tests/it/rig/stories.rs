@@ -119,7 +119,7 @@ fn settle(agent: &Agent<'_>, story: &Story) -> Vec<String> {
 /// Scenario: each story that this host can produce, by a script, with a fresh agent that watches; `TAPIO_STORY`
 /// chooses one by its number or script.
 /// Guarantees: root, chain, what decided, and silence as the table says; the recording of it, replayed, says the
-/// same, and a real OpenTelemetry Collector has it as a trace. What every story came to is printed.
+/// same, and a real OpenTelemetry Collector has it as a trace, as has Jaeger behind it. What every story came to is printed.
 #[test]
 fn live_stories_are_told() {
     const NAME: &str = "live_stories_are_told";
@@ -129,6 +129,9 @@ fn live_stories_are_told() {
         skipped("rig::live_stories_are_told at the Collector", why);
     }
     let collector = collector.as_ref().ok();
+    if let Some(why) = collector.and_then(Collector::without_jaeger) {
+        skipped("rig::live_stories_are_told at Jaeger", why);
+    }
     let chosen = std::env::var("TAPIO_STORY").ok();
     let is_chosen =
         |story: &&Story| chosen.as_deref().is_none_or(|name| [story.id, story.script].contains(&name));
@@ -167,6 +170,7 @@ fn live_stories_are_told() {
         measured(NAME, &row);
         table += &row;
     }
+    table += &collector.map_or(String::new(), Collector::summary);
     measured(NAME, &table);
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }

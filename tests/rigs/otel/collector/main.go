@@ -1,5 +1,5 @@
-// The OpenTelemetry Collector with an OTLP receiver and a file exporter: an independent reader of what the agent
-// sends.
+// The OpenTelemetry Collector with an OTLP receiver, a file exporter and one of OTLP: an independent reader of what the
+// agent sends, which hands it on.
 package main
 
 import (
@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/confmap/provider/fileprovider"
 	"go.opentelemetry.io/collector/exporter"
+	"go.opentelemetry.io/collector/exporter/otlpexporter"
 	"go.opentelemetry.io/collector/otelcol"
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
@@ -21,7 +22,7 @@ func factories() (otelcol.Factories, error) {
 	if err != nil {
 		return otelcol.Factories{}, err
 	}
-	exporters, err := otelcol.MakeFactoryMap[exporter.Factory](fileexporter.NewFactory())
+	exporters, err := otelcol.MakeFactoryMap[exporter.Factory](fileexporter.NewFactory(), otlpexporter.NewFactory())
 	if err != nil {
 		return otelcol.Factories{}, err
 	}
