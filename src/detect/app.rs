@@ -129,6 +129,9 @@ const OTHERS: [&str; 8] = [
     "tapio-collector",
 ];
 
+/// The meaning of entries that a kubelet wrote about a container or a pod: not their own words, and the API says the same.
+const OF_KUBELET: &str = "kubelet_says";
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub(super) struct App {
@@ -150,12 +153,18 @@ impl Default for App {
 impl Detector for App {
     fn event(&mut self, seen: &Seen<'_>, out: &mut Vec<Fact>) {
         let identifier = seen.field(fields::IDENTIFIER);
-        if seen.field(fields::TRANSPORT) == "kernel" || OTHERS.contains(&&*identifier) {
+        if seen.field(fields::TRANSPORT) == "kernel"
+            || OTHERS.contains(&&*identifier)
+            || seen.field(fields::MEANING) == OF_KUBELET
+        {
             return;
         }
         let message = seen.field(fields::MESSAGE);
         let priority = seen.number("priority");
         match self.phrase_of(message.as_bytes()) {
+            Some(phrase) if phrase.kind != LogError && is_of_pull(&message) => {
+                out.extend(self.error(seen, "image_pull", &message));
+            }
             Some(phrase) if phrase.kind != LogError => self.statement(seen, phrase, &message, out),
             Some(phrase) => out.extend(self.error(seen, phrase.reason, &message)),
             None if priority <= PRIORITY_ERROR => out.extend(self.error(seen, "", &message)),
@@ -241,6 +250,15 @@ fn meant(phrase: &Phrase, message: &str, port: Option<u16>) -> (FactKind, &'stat
     }
 }
 
+/// Whether kubelet or runtime tell of an image that they could not pull: what went wrong is then about the registry that the
+/// pod names, and the API says it of the pod. It is no evidence of its own against the host's names or connections.
+fn is_of_pull(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    ["pullimage", "errimagepull", "failed to pull", "trying next host"]
+        .iter()
+        .any(|words| message.contains(words))
+}
+
 fn is_loopback(address: &str) -> bool {
     address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
@@ -275,6 +293,35 @@ mod tests {
         ] {
             let phrase = app.phrase_of(line.as_bytes()).expect("a phrase");
             assert_eq!(meant(phrase, line, port).0, expected, "{line}");
+        }
+    }
+
+    /// Scenario: lines of a kubelet and of containerd about an image whose registry has no address, and one of a program.
+    /// Guarantees: those about the image are told apart.
+    #[test]
+    fn pulls_are_of_pods() {
+        let quoted = "failed to pull and unpack image \\\"r.invalid/none:1\\\": dial tcp: lookup r.invalid: no such host";
+        for (line, expected) in [
+            (
+                format!(
+                    "E1129 log.go:32] \"PullImage from image service failed\" err=\"rpc error: {quoted}\""
+                ),
+                true,
+            ),
+            (
+                format!(
+                    "time=\"x\" level=error msg=\"PullImage \\\"r.invalid/none:1\\\" failed\" error=\"{quoted}\""
+                ),
+                true,
+            ),
+            (
+                "time=\"x\" level=info msg=\"trying next host\" error=\"lookup r.invalid: no such host\""
+                    .into(),
+                true,
+            ),
+            ("dial tcp: lookup db.shop on 10.96.0.10:53: no such host".into(), false),
+        ] {
+            assert_eq!(is_of_pull(&line), expected, "{line}");
         }
     }
 

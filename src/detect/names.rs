@@ -11,10 +11,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::bounded::Bounded;
-use super::fact::{Fact, FactKind, KeyKind, Value};
+use super::fact::{Fact, FactKind, KeyKind, Subject, Value};
 use super::seen::Seen;
 use crate::entity::{EntityKind, cgroup};
-use crate::event::{Source, fields};
+use crate::event::{Kind, Source, fields};
 
 /// Containers remembered, at most; and pods.
 const NAMES_MAX: usize = 16_384;
@@ -31,6 +31,28 @@ struct Named {
     pod_uid: String,
     owner: String,
     revision: String,
+    /// Of a pod, as far as it was told.
+    containers: Inside,
+}
+
+/// The containers of a pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Inside {
+    #[default]
+    Unknown,
+    /// The name of the only one.
+    One(String),
+    Several,
+}
+
+impl Inside {
+    fn learn(&mut self, name: &str) {
+        *self = match std::mem::take(self) {
+            Self::Unknown => Self::One(name.to_owned()),
+            Self::One(known) if known == name => Self::One(known),
+            _ => Self::Several,
+        };
+    }
 }
 
 /// What the API said.
@@ -91,8 +113,13 @@ impl Names {
             }
         }
         let (container, id) = (get(fields::CONTAINER), get(fields::CONTAINER_ID));
+        // A status names every container of the pod.
+        if seen.kind() == Kind::ContainerState && !container.is_empty() {
+            named.containers.learn(&container);
+        }
         if !container.is_empty() && !id.is_empty() {
-            let named = Named { name: format!("{pod}/{container}"), ..named.clone() };
+            let containers = Inside::Unknown;
+            let named = Named { name: format!("{pod}/{container}"), containers, ..named.clone() };
             if self.containers.get(&id) != Some(&named) {
                 self.learnt.insert(id.clone());
                 self.containers.insert(id, named);
@@ -159,6 +186,9 @@ impl Names {
                 if named.revision.is_empty() { fact } else { fact.with("revision", &*named.revision) }
             });
         }
+        if let Some(named) = of_pod {
+            limited(fact, named);
+        }
         self.claim(fact);
         if let Some(role) = role_of(fact) {
             fact.detail.entry("role").or_insert_with(|| Value::from(role));
@@ -187,6 +217,19 @@ impl Names {
             _ => {}
         }
     }
+}
+
+/// A pod of one container is at its memory limit before the container is, because of the sandbox: the limit is the
+/// container's all the same, at the same height. Of several nobody can say so.
+fn limited(fact: &mut Fact, pod: &Named) {
+    let Some(Value::Text(path)) = fact.detail.get("limit_of") else { return };
+    if fact.kind != FactKind::MemoryLimitHit || cgroup::parse(path).kind != EntityKind::Pod {
+        return;
+    }
+    fact.subject = match &pod.containers {
+        Inside::One(name) => Subject::new("container", format!("{}/{name}", pod.name)),
+        Inside::Unknown | Inside::Several => Subject::new("pod", pod.name.clone()),
+    };
 }
 
 fn change(fact: &mut Fact, with: impl FnOnce(Fact) -> Fact) {
@@ -248,7 +291,6 @@ pub(super) fn container_of_unit(unit: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Subject;
     use super::*;
 
     /// Scenario: units, pods and services with and without a part for the whole node.
@@ -269,6 +311,27 @@ mod tests {
             let fact = Fact::new(FactKind::Crash, Subject::new(kind, name), Source::Ebpf, 1);
             assert_eq!(role_of(&fact), expected, "{kind} {name}");
         }
+    }
+
+    /// Scenario: a pod at its memory limit, of which the API then names one container, later a second one.
+    /// Guarantees: the limit is the only container's, and the pod's where there is another, whenever it is learnt.
+    #[test]
+    fn a_pod_of_one_container_has_its_limit() {
+        let uid = "f801fa24-a997-4204-bfb7-1fa9f57198d8";
+        let limit_of = format!("/kubepods/burstable/pod{uid}");
+        let fact = Fact::new(FactKind::MemoryLimitHit, Subject::new("pod", uid), Source::Journald, 1);
+        let mut fact = fact.with("limit_of", &*limit_of).key(KeyKind::PodUid, uid);
+        let mut names = Names::default();
+        let mut pod = Named { name: "shop/oom".into(), pod: "shop/oom".into(), ..Named::default() };
+        let mut told = vec![fact.subject.to_string()];
+        for container in ["main", "main", "side"] {
+            pod.containers.learn(container);
+            names.pods.insert(uid.into(), pod.clone());
+            names.complete(&mut fact);
+            told.push(fact.subject.to_string());
+        }
+        let container = "container shop/oom/main".to_owned();
+        assert_eq!(told, [format!("pod {uid}"), container.clone(), container, "pod shop/oom".into()]);
     }
 
     /// Scenario: units of container runtimes and others.

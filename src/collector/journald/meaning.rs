@@ -48,6 +48,9 @@ pub(super) const RATE_LIMITED: u128 = 0xa596_d6fe_7bfa_4994_828e_7230_9e95_d61e;
 /// Messages of the kernel that were overwritten before journald read them.
 pub(super) const KERNEL_MISSED: u128 = 0xe9bf_28e6_e834_481b_b6f4_8f54_8ad1_3606;
 
+/// A word of the kubelet on a container or a pod. It has no id.
+pub(super) const KUBELET: Meaning = row(0, "kubelet_says", By::Root);
+
 /// Every id that diagnosis knows.
 pub(super) const MEANINGS: &[Meaning] = &[
     row(0x7d49_58e8_42da_4a75_8f6c_1cdc_7b36_dcc5, "unit_starting", By::Manager),

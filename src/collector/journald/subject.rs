@@ -6,10 +6,13 @@
 //! - Kernel lines are the node's unless they name a cgroup.
 
 use super::kernel;
-use super::meaning::{self, By, Meaning};
+use super::meaning::{self, By, KUBELET, Meaning};
 use super::said::{Name, Said};
 use crate::entity::{EntityKind, Manager, cgroup};
 use crate::event::fields;
+
+/// The programs that are kubelets, of the distributions too that put more into the same program.
+const KUBELETS: [&str; 4] = ["kubelet", "kubelite", "k3s-server", "k3s-agent"];
 
 /// Whom an entry is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,10 +54,10 @@ pub(super) fn of<'entry>(said: &Said<'entry>) -> Subject<'entry> {
     } else if by == Some(By::Coredump) {
         of_coredump(said)
     } else {
-        of_object(said).or_else(|| of_runtime(said))
+        of_object(said).or_else(|| of_runtime(said)).or_else(|| of_kubelet(said))
     };
     let mut subject = told.unwrap_or_else(|| of_sender(said));
-    subject.meaning = meaning;
+    subject.meaning = meaning.or(subject.meaning);
     subject
 }
 
@@ -151,6 +154,30 @@ fn of_runtime<'entry>(said: &Said<'entry>) -> Option<Subject<'entry>> {
     let id = said.text(Name::ContainerId);
     let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     (is_id && is_root(said)).then(|| subject(Owner::Container(id.into()), None, None))
+}
+
+/// What the kubelet says of a container, or of a pod. Its structured lines end in `key="value"` pairs, whose values have
+/// their quotes escaped.
+fn of_kubelet<'entry>(said: &Said<'entry>) -> Option<Subject<'entry>> {
+    if !is_root(said) || !KUBELETS.contains(&said.text(Name::Comm)) {
+        return None;
+    }
+    let message = said.text(Name::Message);
+    let value = |key: &str| message.split_once(key)?.1.split_once('"').map(|(value, _)| value);
+    let is_hex = |id: &str| id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let container = value(" containerID=\"").map(|id| id.split_once("://").map_or(id, |(_, id)| id));
+    let owner = match container.filter(|id| id.len() == 64 && is_hex(id)) {
+        Some(id) => Owner::Container(id.into()),
+        None => {
+            let uid = value(" podUID=\"")?;
+            let parts: Vec<&str> = uid.split('-').collect();
+            if parts.len() != 5 || uid.len() != 36 || !parts.into_iter().all(is_hex) {
+                return None;
+            }
+            Owner::Pod(uid.into())
+        }
+    };
+    Some(Subject { meaning: Some(&KUBELET), ..subject(owner, None, None) })
 }
 
 /// Who wrote the entry.

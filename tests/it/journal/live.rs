@@ -80,7 +80,7 @@ impl Journald {
         self.child = spawn(&self.name);
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 

@@ -18,6 +18,10 @@ const PODS: &str = "/api/v1/namespaces/calm/pods";
 /// For so long the agent must say nothing after the last of it.
 const STAYS: Duration = Duration::from_secs(5);
 
+/// The scheduler watches nodes and pods apart: so long after a change of a node, it knows of it whatever comes next. A pod that
+/// it finds no node for, be it for a moment, is a failure that it tells of.
+const KNOWN: Duration = Duration::from_secs(1);
+
 /// The names of the pods that are ready, once there are as many as this and no others.
 fn ready(plane: &Plane, programs: &Programs, count: usize) -> Vec<String> {
     programs.wait(&format!("{count} ready pods"), |_| {
@@ -54,6 +58,7 @@ fn drain(plane: &Plane, programs: &Programs, pods: &[String]) {
         if taints.is_null() { Ok(()) } else { Err(taints) }
     });
     cordon(plane, "rig", true);
+    std::thread::sleep(KNOWN);
     for name in pods {
         let body = json!({"apiVersion": "policy/v1", "kind": "Eviction",
             "metadata": {"name": name, "namespace": "calm"}});
@@ -69,8 +74,9 @@ fn drain(plane: &Plane, programs: &Programs, pods: &[String]) {
         let found = on_other();
         if found.len() == pods.len() && found.iter().all(|pod| pod.1) { Ok(found) } else { Err(found) }
     });
-    cordon(plane, "spare", true);
     cordon(plane, "rig", false);
+    cordon(plane, "spare", true);
+    std::thread::sleep(KNOWN);
     for (name, _) in moved {
         plane.delete(&format!("{PODS}/{}", name.as_str().unwrap()));
     }

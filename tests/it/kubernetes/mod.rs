@@ -4,7 +4,7 @@
 mod agent;
 /// What is asked for, and is no failure.
 mod asked;
-/// Real containers on a real node.
+/// Pods for a real node, each of which fails in a way of its own.
 mod cluster;
 /// Two agents and one Lease.
 mod elect;

@@ -15,6 +15,7 @@ use tapio::health::State;
 use super::agent::{Agent, Seen, settings};
 use super::fake::write_kubeconfig;
 use super::place::today;
+use crate::journal::live::Journald;
 use crate::skipped;
 
 const RIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rigs/kube");
@@ -172,10 +173,17 @@ impl Plane {
         assert!(matches!(status, 200 | 202), "DELETE {path}: {status} {answer}");
     }
 
-    /// Makes this machine its node; why it cannot be one.
-    pub(super) fn start_node(&self) -> Result<(), String> {
+    /// Makes this machine its node, whose kubelet logs to this journal if there is one; why it cannot be one.
+    pub(super) fn start_node(&self, journald: Option<&Journald>) -> Result<(), String> {
         built("node")?;
-        extend(self.folder.path(), "node", &[])
+        let journal: Vec<String> = journald.map(|journald| journald.name().to_owned()).into_iter().collect();
+        extend(self.folder.path(), "node", &journal)
+    }
+
+    /// The port of the API server.
+    pub(super) fn port(&self) -> String {
+        let ports = std::fs::read_to_string(self.folder.path().join("ports")).unwrap();
+        ports.split_whitespace().next().unwrap().to_owned()
     }
 
     /// Lets kwok play the kubelet of its nodes; why it cannot.
@@ -376,8 +384,7 @@ fn account(plane: &Plane, name: &str) -> PathBuf {
     let request = json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": {}});
     let path = format!("/api/v1/namespaces/tapio/serviceaccounts/{name}/token");
     let token = plane.post(&path, &request)["status"]["token"].as_str().unwrap().to_owned();
-    let ports = std::fs::read_to_string(plane.folder.path().join("ports")).unwrap();
-    let port = ports.split_whitespace().next().unwrap().to_owned();
+    let port = plane.port();
     let authority =
         format!("    certificate-authority: {}", plane.folder.path().join("pki/ca.crt").display());
     let folder = plane.folder.path().join(name);

@@ -35,6 +35,11 @@ impl Stored {
         self.0["entity"]["container_id"].as_str().unwrap_or_default()
     }
 
+    /// The trace id of what it is about.
+    pub(super) fn trace_id(&self) -> &str {
+        self.0["entity"]["trace_id"].as_str().unwrap_or_default()
+    }
+
     /// A slot; 0 for none.
     pub(super) fn slot(&self, name: &str) -> i64 {
         self.0["slots"][name].as_i64().unwrap_or_default()
@@ -136,10 +141,11 @@ impl Programs {
         }
     }
 
-    /// What one query by the id of a container finds, by source. The first half of the id is its trace id.
-    pub(super) fn joined(&self, container_id: &str) -> BTreeMap<String, Vec<Stored>> {
+    /// What one query by the id of a container or a pod finds, by source: its first 32 digits are the trace id.
+    pub(super) fn joined(&self, id: &str) -> BTreeMap<String, Vec<Stored>> {
+        let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(32).collect();
         let mut joined: BTreeMap<String, Vec<Stored>> = BTreeMap::new();
-        for event in self.events(&format!("trace_id={}", &container_id[..32])) {
+        for event in self.events(&format!("trace_id={digits}")) {
             joined.entry(event.source().to_owned()).or_default().push(event);
         }
         joined
@@ -168,11 +174,15 @@ pub(super) fn is_about(incident: &Incident, name: &str) -> bool {
     incident.facts.iter().any(|fact| fact.entity.name.starts_with(name))
 }
 
-/// Says what a verdict is, on a line of its own.
+/// Says what was seen, on a line of its own.
+pub(super) fn say(line: &str) {
+    std::io::stderr().lock().write_all(format!("{line}\n").as_bytes()).unwrap();
+}
+
+/// Says what a verdict is.
 pub(super) fn report(incident: &Incident) {
     let root = &incident.root_cause;
-    let line = format!("{}: {} (confidence {:.2})\n", root.kind, root.summary, root.confidence);
-    std::io::stderr().lock().write_all(line.as_bytes()).unwrap();
+    say(&format!("{} of {}: {} (confidence {:.2})", root.kind, root.entity, root.summary, root.confidence));
 }
 
 /// An incident in some lines.

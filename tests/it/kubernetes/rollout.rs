@@ -76,7 +76,7 @@ fn revisions_with_status(programs: &Programs, status: i64) -> Vec<String> {
 fn live_a_bad_rollout_and_a_lost_node() {
     let test = "live_a_bad_rollout_and_a_lost_node";
     let Some(plane) = Plane::start(test) else { return };
-    if let Err(reason) = plane.start_node() {
+    if let Err(reason) = plane.start_node(None) {
         return skipped(test, &reason);
     }
     let programs = Programs::start(&plane, None);

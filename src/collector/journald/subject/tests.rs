@@ -151,3 +151,42 @@ fn kernel_lines_are_the_nodes() {
     let program = [("_TRANSPORT", "kernel"), ("SYSLOG_FACILITY", "1"), ("MESSAGE", oom)];
     assert_eq!(read(&program), "node");
 }
+
+/// Scenario: lines of a kubelet on a container, on a pod and on neither; the same of programs that are none, and of one
+/// whose error quotes such a line.
+/// Guarantees: a container or pod is the subject only where the kubelet's own key names it.
+#[test]
+fn the_kubelet_speaks_of_containers() {
+    const UID: &str = "f801fa24-a997-4204-bfb7-1fa9f57198d8";
+    let said = |comm: &str, uid: &str, message: &str| {
+        read(&[
+            ("_PID", "7"),
+            ("_UID", uid),
+            ("_COMM", comm),
+            ("_SYSTEMD_UNIT", "k.service"),
+            ("MESSAGE", message),
+        ])
+    };
+    let removed = format!("I1129 scope.go:118] \"RemoveContainer\" containerID=\"{CONTAINER}\"");
+    let killed =
+        format!("I1129 x.go:1] \"Killing\" podUID=\"{UID}\" containerID=\"containerd://{CONTAINER}\" n=1");
+    let skipped =
+        format!("E1129 pod_workers.go:1338] \"Error\" err=\"no\" pod=\"shop/loop\" podUID=\"{UID}\"");
+    let quoted = format!("E1129 x.go:1] \"Error\" err=\"containerID=\\\"{CONTAINER}\\\"\"");
+    for (comm, uid, message, expected) in [
+        ("kubelet", "0", &*removed, "container 8d2f kubelet_says".to_owned()),
+        ("k3s-server", "0", &*killed, "container 8d2f kubelet_says".to_owned()),
+        ("kubelet", "0", &*skipped, format!("pod {UID} kubelet_says")),
+        ("kubelet", "0", &*quoted, "k.service [7]".to_owned()),
+        (
+            "kubelet",
+            "0",
+            "I1129 x.go:1] \"Odd\" containerID=\"8d2f\" podUID=\"../x\"",
+            "k.service [7]".to_owned(),
+        ),
+        ("kubelet", "1000", &*removed, "k.service [7]".to_owned()),
+        ("sh", "0", &*removed, "k.service [7]".to_owned()),
+    ] {
+        assert_eq!(said(comm, uid, message), expected, "{comm} {message}");
+    }
+}
