@@ -30,29 +30,30 @@ fn ids(programs: &Programs, pod: &str) -> Vec<String> {
 }
 
 /// What has to be there of one source.
-type Wanted = (&'static str, &'static str, fn(&Stored) -> bool);
+pub(super) type Wanted = (&'static str, &'static str, fn(&Stored) -> bool);
 
 /// The kernel's records of the end.
-const ENDED: Wanted = ("ebpf", "its end", |event| event.kind() == "process_exit");
-const KILLED: Wanted =
+pub(super) const ENDED: Wanted = ("ebpf", "its end", |event| event.kind() == "process_exit");
+pub(super) const KILLED: Wanted =
     ("ebpf", "its end by a signal", |event| event.kind() == "process_exit" && event.slot("signal") == 9);
-const SIGNALLED: Wanted = ("ebpf", "the signal", |event| event.kind() == "signal");
+pub(super) const SIGNALLED: Wanted = ("ebpf", "the signal", |event| event.kind() == "signal");
 const VICTIM: Wanted = ("ebpf", "the victim", |event| event.kind() == "oom_victim");
-const STATUS_3: Wanted =
+pub(super) const STATUS_3: Wanted =
     ("ebpf", "status 3", |event| event.kind() == "process_exit" && event.slot("exit_code") == 3);
 
 /// The journal's.
 const LINE: Wanted =
     ("journald", "the kernel's line", |event| event.field("MEANING").starts_with("oom_kill"));
-const KUBELET: Wanted = ("journald", "the kubelet's line", |event| event.field("MEANING") == "kubelet_says");
+pub(super) const KUBELET: Wanted =
+    ("journald", "the kubelet's line", |event| event.field("MEANING") == "kubelet_says");
 
 /// The API's.
 const OOM_KILLED: Wanted = ("kubernetes", "OOMKilled", |event| {
     event.field("REASON") == "OOMKilled" && event.slot("exit_code") == 137
 });
-const ERROR_3: Wanted =
+pub(super) const ERROR_3: Wanted =
     ("kubernetes", "Error 3", |event| event.field("REASON") == "Error" && event.slot("exit_code") == 3);
-const OVER: Wanted = ("kubernetes", "its end", |event| event.slot("terminated") == 1);
+pub(super) const OVER: Wanted = ("kubernetes", "its end", |event| event.slot("terminated") == 1);
 const EVICTED: Wanted = ("kubernetes", "Evicted", |event| event.field("REASON") == "Evicted");
 const RUNNING: Wanted = ("kubernetes", "running", |event| event.field("STATE") == "running");
 
@@ -82,7 +83,12 @@ const fn waiting(holds: fn(&Stored) -> bool) -> Wanted {
 }
 
 /// One query by one of these ids finds all that is wanted, and nothing of another container. Says how much it found.
-fn assert_joined(programs: &Programs, what: &str, ids: impl Fn() -> Vec<String>, wanted: &[Wanted]) {
+pub(super) fn assert_joined(
+    programs: &Programs,
+    what: &str,
+    ids: impl Fn() -> Vec<String>,
+    wanted: &[Wanted],
+) {
     let found = programs.wait(&format!("every source on {what}"), |programs| {
         let mut instead = Vec::new();
         for id in ids() {

@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 use tapio::explain::Incident;
 
 use super::asked;
+use super::joined::{ERROR_3, KILLED, KUBELET, OVER, STATUS_3, assert_joined};
 use super::plane::Plane;
 use super::programs::{Programs, Stored, is_about, report, told};
+use crate::journal::live::{Journald, unavailable};
 use crate::skipped;
 
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/shop/deployments";
@@ -66,20 +68,38 @@ fn revisions_with_status(programs: &Programs, status: i64) -> Vec<String> {
     revisions
 }
 
+/// The ids of the containers of which the API says that they ended, and this.
+fn ended(programs: &Programs, so: impl Fn(&Stored) -> bool) -> Vec<String> {
+    let states = programs.events("kind=container_state").into_iter();
+    let ended = states.filter(|event| event.slot("terminated") == 1 && so(event));
+    ended.map(|event| event.container_id().to_owned()).filter(|id| !id.is_empty()).collect()
+}
+
+/// The pods that the controllers evicted from a lost node.
+fn evicted(programs: &Programs) -> Vec<String> {
+    let told = programs.events("kind=object_event").into_iter();
+    let evicted = told.filter(|event| event.field("REASON") == "TaintManagerEviction");
+    evicted.map(|event| event.field("POD").to_owned()).collect()
+}
+
 /// Scenario: on a real cluster pods are deleted, scaled down and drained. A Deployment is rolled out twice: to a revision
 /// as good as the first, then to one that ends at once, which the controllers give up. Then the kubelet stops, the node is
 /// lost, and its pods are evicted; the kubelet goes on.
 /// Guarantees: nothing is said of what was asked for; the bad rollout is the root of what fails, and only of that. The
 /// node's condition and taint and the evictions are seen as the API tells them, and its kubelet, which is silent, is their
-/// root.
+/// root. One query by a container's id finds what the kernel, the journal and the API tell of both.
 #[test]
 fn live_a_bad_rollout_and_a_lost_node() {
     let test = "live_a_bad_rollout_and_a_lost_node";
+    if let Some(reason) = unavailable() {
+        return skipped(test, reason);
+    }
     let Some(plane) = Plane::start(test) else { return };
-    if let Err(reason) = plane.start_node(None) {
+    let journald = Journald::of_kernel("rollout");
+    if let Err(reason) = plane.start_node(Some(&journald)) {
         return skipped(test, &reason);
     }
-    let programs = Programs::start(&plane, None);
+    let programs = Programs::start(&plane, Some(journald));
     asked::is_silent(&plane, &programs, &deployment("touch /ready; sleep 1000"));
     plane.post(DEPLOYMENTS, &deployment("touch /ready; sleep 1000"));
     rolled_out(&plane, &programs, 1);
@@ -107,6 +127,12 @@ fn live_a_bad_rollout_and_a_lost_node() {
     let revisions = revisions_with_status(&programs, 3);
     assert_eq!(revisions.len(), 1, "only the new revision fails: {revisions:?}");
     assert_eq!(hash.and_then(Value::as_str), Some(&*revisions[0]), "its own rollout: {}", told(&bad));
+    assert_joined(
+        &programs,
+        "a container of the bad revision",
+        || ended(&programs, |event| event.slot("exit_code") == 3),
+        &[STATUS_3, KUBELET, ERROR_3],
+    );
     change("touch /ready; sleep 1001");
     rolled_out(&plane, &programs, 4);
     pods_left(&plane, &programs, 2);
@@ -141,8 +167,13 @@ fn live_a_bad_rollout_and_a_lost_node() {
     };
     assert!(said("Ready", "Unknown", "NodeStatusUnknown"), "{conditions:?}");
     assert!(said("Taint", "True", "node.kubernetes.io/unreachable"), "{conditions:?}");
-    let evicted = programs.events("kind=object_event");
-    let evicted = evicted.iter().filter(|event| event.field("REASON") == "TaintManagerEviction").count();
-    assert!(evicted >= 2, "{evicted} of 2 pods were evicted");
+    let evicted = evicted(&programs);
+    assert!(evicted.len() >= 2, "{evicted:?}: 2 pods were evicted");
     rolled_out(&plane, &programs, 4);
+    assert_joined(
+        &programs,
+        "a container of the lost node",
+        || ended(&programs, |event| evicted.iter().any(|pod| pod == event.field("POD"))),
+        &[KILLED, OVER],
+    );
 }
