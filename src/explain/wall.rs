@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - What a step changes are the times from when it was noticed on: nothing that was told before changes.
-//! - At most [`STEPS_MAX`] steps are known apart; older ones count as if they had always been.
+//! - At most `STEPS_MAX` steps are known apart; older ones count as if they had always been.
 
 use std::collections::BTreeMap;
 
