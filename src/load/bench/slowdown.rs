@@ -49,17 +49,14 @@ pub(super) fn real(rig: &Rig, head: Head, program: Program) -> Result<Line, Load
     let cost = |report: &Report| report.get(Measure::OperationUs);
     let cpu: Vec<f64> =
         off.iter().zip(&on).filter_map(|(off, on)| Some(slower(cost(on)?, cost(off)?))).collect();
+    let mut put = |name: String, value: f64| line.detail.insert(name, round(value));
+    if let Some(median) = median(&cpu) {
+        put("cpu_slowdown_pct".to_owned(), median);
+    }
     for (name, pairs) in [("slowdown", &values), ("cpu_slowdown", &cpu)] {
-        let middle = median(pairs).filter(|_| name != "slowdown");
-        let range = median_range(pairs);
-        for (what, value) in [
-            ("pct", middle),
-            ("low_pct", range.map(|range| range[0])),
-            ("high_pct", range.map(|range| range[1])),
-        ] {
-            if let Some(value) = value {
-                line.detail.insert(format!("{name}_{what}"), round(value));
-            }
+        if let Some([low, high]) = median_range(pairs) {
+            put(format!("{name}_low_pct"), low);
+            put(format!("{name}_high_pct"), high);
         }
     }
     Ok(line)

@@ -38,7 +38,7 @@ pub(crate) struct Server {
     child: Running,
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
-    /// Reads what it says on its standard error, to the end: a full pipe would stop it.
+    /// Reads what it says on its standard error, to the end: what nobody reads is lost.
     log: JoinHandle<String>,
 }
 
