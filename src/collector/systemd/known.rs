@@ -37,6 +37,8 @@ pub(super) struct Known {
     said: Box<str>,
     /// The time of the last transition that was said after a newer one.
     overtaken_us: u64,
+    /// The time of a state that was read, and said, before the unit was loaded into it; 0 for none.
+    pub(super) ahead_us: u64,
     /// The last result that was a failure, until the unit ends well.
     failure: Box<str>,
     /// The relations that are not empty, as a bit set.
@@ -110,7 +112,15 @@ impl Known {
         self.is_known = true;
         self.said.clone_from(&next.result);
         self.state = next.clone();
-        out.push_back(Output::State(Box::new(next)));
+        if next.changed_us == 0 || next.changed_us != self.ahead_us {
+            out.push_back(Output::State(Box::new(next)));
+        }
+    }
+
+    /// The time of a state that was read and may still be announced, of this unit after it is loaded anew; 0 for none.
+    pub(super) fn read_ahead_us(&self) -> u64 {
+        let read_us = if self.state.found { self.state.changed_us } else { 0 };
+        read_us.max(self.ahead_us)
     }
 
     /// Says the transitions between what is known and `next` that nothing announced.

@@ -27,6 +27,10 @@ struct KnownJob {
     listing: u32,
 }
 
+/// Units that went soon after they were read, at most: with more, all are forgotten, and what was read of one that is
+/// back at once may be said twice.
+const AHEAD_MAX: usize = 4096;
+
 /// A unit in the manager's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Listed {
@@ -51,6 +55,9 @@ pub(super) struct JobEnd<'signal> {
 pub(super) struct Model {
     units: HashMap<Box<str>, Known>,
     jobs: HashMap<u32, KnownJob>,
+    /// Of units that went, the time of what was read of them: a reading may show the unit as it is loaded anew, before
+    /// it is announced that it went.
+    ahead: HashMap<Box<str>, u64>,
     listing: u32,
     refused: u64,
 }
@@ -88,7 +95,10 @@ impl Model {
                 self.refused += 1;
                 return None;
             }
-            self.units.insert(unit.into(), Known::new(unit, self.listing));
+            let ahead_us = self.ahead.remove(unit).unwrap_or(0);
+            let mut known = Known::new(unit, self.listing);
+            known.ahead_us = ahead_us;
+            self.units.insert(unit.into(), known);
         }
         self.units.get_mut(unit)
     }
@@ -115,6 +125,13 @@ impl Model {
     /// The manager forgot a unit.
     pub(super) fn remove(&mut self, unit: &str, out: &mut VecDeque<Output>) {
         if let Some(known) = self.units.remove(unit) {
+            let ahead_us = known.read_ahead_us();
+            if ahead_us > 0 {
+                if self.ahead.len() >= AHEAD_MAX {
+                    self.ahead.clear();
+                }
+                self.ahead.insert(unit.into(), ahead_us);
+            }
             out.push_back(Output::Removed { unit: unit.into(), invocation: known.state.invocation });
         }
     }
@@ -310,6 +327,28 @@ mod tests {
             let expected: Vec<u64> = (10..).step_by(10).take(steps.len()).collect();
             prop_assert_eq!(said, expected);
         }
+    }
+
+    /// Scenario: a unit is read while it runs for the third time; only then it is announced that it ran, went, was loaded
+    /// anew and ran twice more.
+    /// Guarantees: each state is said once.
+    #[test]
+    fn a_reading_that_overtakes_a_removal_is_said_once() {
+        let (mut model, mut out) = (Model::default(), VecDeque::new());
+        let read = found(&Step { state: 3, announced: 0, read: true }, 50);
+        model.add("a.service");
+        model.found("a.service", &read, false, &mut out);
+        for time in [10, 30, 50] {
+            for state in [3, 2] {
+                let step = Step { state, announced: 1, read: false };
+                model.state("a.service", &found(&step, time + 5 * u64::from(state == 2)).state, &mut out);
+            }
+            model.remove("a.service", &mut out);
+            model.add("a.service");
+        }
+        let mut said = times(&out);
+        said.sort_unstable();
+        assert_eq!(said, [10, 15, 30, 35, 50, 55]);
     }
 
     /// Scenario: between two announcements a unit began, became active and ended; or ended and began anew; or was active
