@@ -64,7 +64,8 @@ const OF_CONTAINERS: &[(&str, &[Wanted])] = &[
     ("child", &[VICTIM, KILLED, LINE, RUNNING]),
     ("loop", &[STATUS_3, KUBELET, ERROR_3]),
     ("probed", &[SIGNALLED, ENDED, KUBELET, OVER]),
-    ("full", &[SIGNALLED, ENDED, OVER]),
+    // Of a pod that it evicts the kubelet says how the container ended, or that it waits: either may come first.
+    ("full", &[SIGNALLED, ENDED, RUNNING]),
 ];
 
 /// What each has to show of the pod itself: of a container that never ran there is no id, and nothing in the kernel.
