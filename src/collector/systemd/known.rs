@@ -35,8 +35,10 @@ pub(super) struct Known {
     pub(super) digest: Option<u64>,
     /// The result that was said last.
     said: Box<str>,
-    /// The time of the last transition that was said after a newer one.
+    /// The time of the last transition that was said before or after a reading of something newer overtook it.
     overtaken_us: u64,
+    /// Times of transitions that the last reading betrayed: they are said, and may still be announced.
+    betrayed_us: [u64; 3],
     /// The time of a state that was read, and said, before the unit was loaded into it; 0 for none.
     pub(super) ahead_us: u64,
     /// The last result that was a failure, until the unit ends well.
@@ -96,7 +98,7 @@ impl Known {
         }
         if self.is_known && next.changed_us < known.changed_us {
             // It was overtaken by a reading of something newer.
-            if next.changed_us > self.overtaken_us {
+            if next.changed_us > self.overtaken_us && !self.betrayed_us.contains(&next.changed_us) {
                 self.overtaken_us = next.changed_us;
                 next.active_before = Box::default();
                 out.push_back(Output::State(Box::new(next)));
@@ -104,7 +106,11 @@ impl Known {
             return;
         }
         if self.is_known {
-            self.passed(change, &mut next, out);
+            let betrayed_us = self.passed(change, &mut next, out);
+            if found {
+                self.overtaken_us = self.overtaken_us.max(self.state.changed_us);
+                self.betrayed_us = betrayed_us;
+            }
         }
         if &*next.active == "inactive" && &*next.result == SUCCESS {
             self.failure = Box::default();
@@ -123,8 +129,13 @@ impl Known {
         read_us.max(self.ahead_us)
     }
 
-    /// Says the transitions between what is known and `next` that nothing announced.
-    fn passed(&mut self, change: &StateChange, next: &mut UnitState, out: &mut VecDeque<Output>) {
+    /// Says the transitions between what is known and `next` that nothing announced. Their times, 0 for fewer.
+    fn passed(
+        &mut self,
+        change: &StateChange,
+        next: &mut UnitState,
+        out: &mut VecDeque<Output>,
+    ) -> [u64; 3] {
         let between = |time: Option<u64>, active| {
             time.filter(|time| (self.state.changed_us + 1..next.changed_us).contains(time))
                 .map(|time| (time, active))
@@ -138,7 +149,8 @@ impl Known {
             between(change.inactive_enter_us, "inactive"),
         ];
         passed.sort_unstable();
-        for (time, active) in passed.into_iter().flatten() {
+        let mut times = [0; 3];
+        for (place, (time, active)) in times.iter_mut().zip(passed.into_iter().flatten()) {
             if active == "inactive" && begun > time && next.sub.starts_with("auto-restart") {
                 // What is announced, a restart with the result, says this, too.
                 continue;
@@ -157,8 +169,10 @@ impl Known {
                 ..next.clone()
             };
             next.active_before.clone_from(&state.active);
+            *place = time;
             out.push_back(Output::State(Box::new(state)));
         }
+        times
     }
 
     /// Says limits and relations, if they are not those that were read last.
