@@ -93,13 +93,16 @@ fn live_every_entry_is_one_event() {
     assert!(kept.len() >= 100, "{} entries", kept.len());
     await_all(rig, &agent);
     let row = agent.stop();
-    assert_each_once(&numbered("burst", 5000), &arrived(&agent, "burst"));
     assert_each_once(&kept, &arrived(&agent, "survivor"));
-    let (rotated, gaps) = (arrived(&agent, "rotated"), gaps(&agent));
+    let gaps = gaps(&agent);
     assert_told(&row, &gaps);
-    let missing = 2000 - i64::try_from(rotated.len()).unwrap();
+    // Where others keep the machine busy the reader is late, and the files of the burst are among the first to go.
+    let written: BTreeSet<_> = numbered("burst", 5000).into_iter().chain(numbered("rotated", 2000)).collect();
+    let mut arrived_once = arrived(&agent, "burst");
+    arrived_once.extend(arrived(&agent, "rotated"));
+    assert!(arrived_once.iter().all(|(message, &count)| count == 1 && written.contains(message)));
+    let missing = i64::try_from(written.len() - arrived_once.len()).unwrap();
     assert!(removed(&gaps).is_none_or(|told| told >= missing), "{missing} are missing: {gaps:?}");
-    assert!(rotated.values().all(|&count| count == 1), "{rotated:?}");
     measured(
         NAME,
         &format!("7,000 entries and {}: {missing} were removed unread, gaps {gaps:?}", kept.len()),
