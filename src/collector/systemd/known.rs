@@ -31,6 +31,8 @@ pub(super) struct Known {
     pub(super) is_known: bool,
     /// The list of all units that it was there before.
     pub(super) listing: u32,
+    /// How many units had gone when it came.
+    pub(super) gone_before: u64,
     /// Of limits and relations, once they were read.
     pub(super) digest: Option<u64>,
     /// The result that was said last.
@@ -130,12 +132,7 @@ impl Known {
     }
 
     /// Says the transitions between what is known and `next` that nothing announced. Their times, 0 for fewer.
-    fn passed(
-        &mut self,
-        change: &StateChange,
-        next: &mut UnitState,
-        out: &mut VecDeque<Output>,
-    ) -> [u64; 3] {
+    fn passed(&mut self, change: &StateChange, next: &mut UnitState, out: &mut VecDeque<Output>) -> [u64; 3] {
         let between = |time: Option<u64>, active| {
             time.filter(|time| (self.state.changed_us + 1..next.changed_us).contains(time))
                 .map(|time| (time, active))

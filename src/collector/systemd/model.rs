@@ -58,6 +58,8 @@ pub(super) struct Model {
     /// Of units that went, the time of what was read of them: a reading may show the unit as it is loaded anew, before
     /// it is announced that it went.
     ahead: HashMap<Box<str>, u64>,
+    /// How many units have gone.
+    gone: u64,
     listing: u32,
     refused: u64,
 }
@@ -76,6 +78,16 @@ impl Model {
 
     pub(super) fn knows(&self, unit: &str) -> bool {
         self.units.contains_key(unit)
+    }
+
+    /// How many units have gone: for [`Self::is_still`].
+    pub(super) const fn gone(&self) -> u64 {
+        self.gone
+    }
+
+    /// Whether a unit has not gone since so many had: what was asked of it then may be of another that had its name.
+    pub(super) fn is_still(&self, unit: &str, gone: u64) -> bool {
+        self.units.get(unit).is_some_and(|known| known.gone_before <= gone)
     }
 
     /// Whether limits and relations of a known unit were not read yet.
@@ -97,7 +109,7 @@ impl Model {
             }
             let ahead_us = self.ahead.remove(unit).unwrap_or(0);
             let mut known = Known::new(unit, self.listing);
-            known.ahead_us = ahead_us;
+            (known.ahead_us, known.gone_before) = (ahead_us, self.gone);
             self.units.insert(unit.into(), known);
         }
         self.units.get_mut(unit)
@@ -125,6 +137,7 @@ impl Model {
     /// The manager forgot a unit.
     pub(super) fn remove(&mut self, unit: &str, out: &mut VecDeque<Output>) {
         if let Some(known) = self.units.remove(unit) {
+            self.gone += 1;
             let ahead_us = known.read_ahead_us();
             if ahead_us > 0 {
                 if self.ahead.len() >= AHEAD_MAX {
@@ -332,6 +345,21 @@ mod tests {
             let expected: Vec<u64> = (10..).step_by(10).take(steps.len()).collect();
             prop_assert_eq!(said, expected);
         }
+    }
+
+    /// Scenario: a unit is asked for; before the answer comes it goes and is loaded anew; another unit goes, too.
+    /// Guarantees: it is not the one that was asked for, the others are.
+    #[test]
+    fn a_unit_that_came_back_is_another() {
+        let (mut model, mut out) = (Model::default(), VecDeque::new());
+        ["back.service", "stays.service", "goes.service"].iter().for_each(|unit| model.add(unit));
+        let asked = model.gone();
+        model.remove("goes.service", &mut out);
+        assert!(model.is_still("back.service", asked) && model.is_still("stays.service", asked));
+        model.remove("back.service", &mut out);
+        model.add("back.service");
+        assert!(!model.is_still("back.service", asked) && model.is_still("stays.service", asked));
+        assert!(model.is_still("back.service", model.gone()) && !model.is_still("goes.service", asked));
     }
 
     /// Scenario: a reading shows that a unit ran and ended, before that is announced.

@@ -65,7 +65,8 @@ impl Default for Bounds {
 #[derive(Debug)]
 enum Answer {
     List(Result<Vec<Listed>, LinkError>),
-    Unit(Box<str>, Result<Box<Found>, LinkError>),
+    /// With what [`Model::gone`] said when it was asked.
+    Unit(Box<str>, u64, Result<Box<Found>, LinkError>),
     Job(u32, Result<Box<str>, LinkError>),
 }
 
@@ -194,13 +195,13 @@ impl<'kept> Session<'kept> {
         while self.asking.len() < ASKING_MAX
             && let Some(question) = self.wanted.next()
         {
-            let calls = self.calls.clone();
+            let (calls, gone) = (self.calls.clone(), self.kept.model.gone());
             self.asking.spawn(async move {
                 match question {
                     Question::Job(id) => Answer::Job(id, calls.job_kind(id).await),
                     Question::Unit(unit) => {
                         let found = calls.unit(&unit).await;
-                        Answer::Unit(unit, found.map(Box::new))
+                        Answer::Unit(unit, gone, found.map(Box::new))
                     }
                 }
             });
@@ -297,7 +298,7 @@ impl<'kept> Session<'kept> {
                     self.wanted.now(&listed.unit);
                 }
             }
-            Answer::Unit(unit, found) => {
+            Answer::Unit(unit, gone, found) => {
                 let found = self.readable(found)?;
                 let Kept { model, outputs, .. } = &mut *self.kept;
                 let compared = self.comparison.as_mut().filter(|comparison| comparison.left.contains(&unit));
@@ -305,7 +306,7 @@ impl<'kept> Session<'kept> {
                     comparison.left.remove(&unit);
                     comparison.found.extend(found.map(|found| (unit, found)));
                 } else if let Some(found) = found
-                    && model.knows(&unit)
+                    && model.is_still(&unit, gone)
                 {
                     model.found(&unit, &found, false, outputs);
                 }
