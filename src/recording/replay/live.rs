@@ -1,4 +1,5 @@
-//! Stories that were recorded of real processes: `tests/it/rig/stories.rs` provokes each and keeps what was seen.
+//! Stories that were recorded of real processes: `tests/it/rig/stories.rs`, `tests/it/guest/stories.rs` and the live tests of
+//! `tests/it/kubernetes` provoke them and keep what was seen.
 
 /// The story of the list that each is.
 pub(super) const NUMBERS: &[(&str, &str)] = &[
@@ -24,9 +25,33 @@ pub(super) const NUMBERS: &[(&str, &str)] = &[
     ("live-kubelet-down", "31"),
     ("live-port-conflict", "35"),
     ("live-killed-by-person", "38"),
+    ("live-kube-oom", "1"),
+    ("live-kube-probed", "14"),
+    ("live-kube-configured", "20"),
+    ("live-kube-rollout", "21"),
+    ("live-kube-pull", "22"),
+    ("live-kube-absent", "22"),
+    ("live-kube-private", "22"),
+    ("live-kube-untrusted", "22"),
+    ("live-kube-node-lost", "K35"),
+    ("live-kube-full", UNLISTED),
+    ("live-kube-loop", UNLISTED),
+    ("live-stop-requested", "N1"),
+    ("live-kube-asked", "N2"),
     ("live-recovered", "N3"),
+    ("live-oneshot", "N4"),
+    ("live-scan", "N5"),
+    ("live-plateau-10", "N6"),
+    ("live-small-tmpfs", "N7"),
     ("live-two-faults", "E1"),
+    ("live-bus-kill", "E3"),
+    ("live-kube-child", "E4"),
+    ("live-pid-reuse", "E5"),
+    ("live-exit-code", "E8"),
 ];
+
+/// A story that is not in the list: a pod over the limit of its volume, and one that ends with status 3 again and again.
+pub(super) const UNLISTED: &str = "-";
 
 /// As the table of written stories: facts that are there, and kinds that are not.
 pub(super) const FACTS: &[(&str, &[&str], &[&str])] = &[
@@ -106,6 +131,47 @@ pub(super) const FACTS: &[(&str, &[&str], &[&str])] = &[
         &["oom_victim", "external_kill", "memory_limit_hit"],
     ),
     ("live-guest-segfault", &["crash unit segfault.service"], &["external_kill", "manager_kill"]),
+    (
+        "live-kube-oom",
+        &["memory_limit_hit container shop/oom/main", "oom_killed container", "crash_loop container"],
+        &["external_kill", "node_memory_exhausted"],
+    ),
+    (
+        "live-kube-probed",
+        &["probe_failed container shop/probed/main", "runtime_kill container"],
+        &["external_kill", "oom_victim"],
+    ),
+    ("live-kube-configured", &["config_missing container shop/configured/main"], &["image_pull_failed"]),
+    (
+        "live-kube-rollout",
+        &["rollout deployment shop/web", "crash_loop container", "rollout_failed deployment shop/web"],
+        &["external_kill", "oom_victim", "evicted"],
+    ),
+    ("live-kube-pull", &["image_registry_dns_failure container shop/pull/main"], &["config_missing"]),
+    ("live-kube-absent", &["incorrect_image_reference container shop/absent/main"], &["config_missing"]),
+    ("live-kube-private", &["missing_image_pull_secret container shop/private/main"], &["config_missing"]),
+    ("live-kube-untrusted", &["image_pull_failed container shop/untrusted/main"], &["config_missing"]),
+    (
+        "live-kube-node-lost",
+        &["kubelet_unavailable node rig", "evicted pod", "runtime_kill container"],
+        &["external_kill", "oom_victim", "node_pressure"],
+    ),
+    (
+        "live-kube-full",
+        &["evicted pod shop/full", "runtime_kill container"],
+        &["external_kill", "node_pressure"],
+    ),
+    ("live-kube-loop", &["exit_failure container", "crash_loop container"], &["external_kill", "oom_victim"]),
+    ("live-kube-asked", &["requested_stop pod"], &["external_kill", "oom_victim", "evicted"]),
+    ("live-kube-child", &["oom_victim container shop/child/main"], &["container_failed", "oom_killed"]),
+    ("live-stop-requested", &[], &[]),
+    ("live-oneshot", &[], &[]),
+    ("live-scan", &[], &[]),
+    ("live-plateau-10", &[], &[]),
+    ("live-small-tmpfs", &["disk_full unit cache.service"], &["unit_failed", "external_kill"]),
+    ("live-bus-kill", &["external_kill unit dbus.service", "evidence_gap source systemd"], &["oom_victim"]),
+    ("live-pid-reuse", &["exit_failure unit reused.service"], &["external_kill"]),
+    ("live-exit-code", &["unit_failed unit exit-code.service"], &["external_kill"]),
 ];
 
 /// As the table of written stories: roots, the way from the first one, and what decided.
@@ -198,4 +264,90 @@ pub(super) const VERDICTS: &[(&str, &[&str], &str, &[&str])] = &[
         &["oom_victim absent"],
     ),
     ("live-guest-segfault", &["crash unit segfault.service"], "crash > exit_failure > unit_failed", &[]),
+    (
+        "live-kube-oom",
+        &["memory_limit_hit container shop/oom/main"],
+        "memory_limit_hit > oom_victim > oom_killed",
+        &["oom_victim present", "constraint = memcg"],
+    ),
+    (
+        "live-kube-probed",
+        &["probe_failed container shop/probed/main"],
+        "probe_failed > runtime_kill > container_failed > container_restart",
+        &["probe = liveness", "oom_victim absent", "actor = runtime"],
+    ),
+    ("live-kube-configured", &["config_missing container shop/configured/main"], "config_missing", &[]),
+    (
+        "live-kube-rollout",
+        &["rollout deployment shop/web"],
+        "rollout > exit_failure > container_failed > container_restart > crash_loop > rollout_failed",
+        &[],
+    ),
+    (
+        "live-kube-pull",
+        &["image_registry_dns_failure container shop/pull/main"],
+        "image_registry_dns_failure > image_pull_failed",
+        &["reason = no_such_host"],
+    ),
+    (
+        "live-kube-absent",
+        &["incorrect_image_reference container shop/absent/main"],
+        "incorrect_image_reference > image_pull_failed",
+        &["reason = not_found"],
+    ),
+    (
+        "live-kube-private",
+        &["missing_image_pull_secret container shop/private/main"],
+        "missing_image_pull_secret > image_pull_failed",
+        &["reason = unauthorized"],
+    ),
+    (
+        "live-kube-untrusted",
+        &["image_pull_failed container shop/untrusted/main"],
+        "image_pull_failed",
+        &["reason = x509"],
+    ),
+    (
+        "live-kube-node-lost",
+        &["kubelet_unavailable node rig"],
+        "kubelet_unavailable > node_not_ready > evicted > runtime_kill",
+        &["oom_victim absent", "actor = runtime"],
+    ),
+    (
+        "live-kube-full",
+        &["evicted pod shop/full"],
+        "evicted > runtime_kill",
+        &["oom_victim absent", "actor = runtime"],
+    ),
+    (
+        "live-kube-loop",
+        &["exit_failure container shop/loop/main"],
+        "exit_failure > container_failed > container_restart > crash_loop",
+        &[],
+    ),
+    (
+        "live-kube-child",
+        &["memory_limit_hit container shop/child/main"],
+        "memory_limit_hit > oom_victim",
+        &["container_failed or oom_killed or container_restart absent", "constraint = memcg"],
+    ),
+    ("live-kube-asked", &[], "", &[]),
+    ("live-stop-requested", &[], "", &[]),
+    ("live-oneshot", &[], "", &[]),
+    ("live-scan", &[], "", &[]),
+    ("live-plateau-10", &[], "", &[]),
+    ("live-small-tmpfs", &[], "", &[]),
+    (
+        "live-bus-kill",
+        &["external_kill unit dbus.service", "insufficient_evidence unit without-bus.service"],
+        "external_kill > exit_failure > unit_failed",
+        &["oom_victim absent"],
+    ),
+    (
+        "live-pid-reuse",
+        &["exit_failure unit reused.service"],
+        "exit_failure > unit_failed",
+        &["result = exit-code"],
+    ),
+    ("live-exit-code", &["before_observation unit exit-code.service"], "exit_failure > unit_failed", &[]),
 ];

@@ -25,10 +25,9 @@ fn the_stories_are_told() {
         // The server answers times as the clock showed them: across a step they are on no one axis, which a file needs.
         if complaints.is_empty() && kept::is_wanted() && name != "clock-step" {
             let units = findings.outcomes(name).iter().map(|line| line.field("unit").to_owned()).collect();
-            let (host, file) = ("tapio-guest", format!("live-guest-{name}.jsonl"));
-            let left =
-                Left { host, file, events: findings.all(), units: &units, record: &record, told: &told };
-            kept::keep(story, &left);
+            let file = format!("live-guest-{name}.jsonl");
+            let (by, events, record) = (story.provoked_by(), findings.all(), &*record);
+            kept::keep(&Left { file, by, events, names: &units, record, told: &told });
         }
         let roots: Vec<_> =
             told.iter().map(|one| format!("{} ({})", root_of(one), one.root_cause.confidence)).collect();

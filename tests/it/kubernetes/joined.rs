@@ -215,7 +215,7 @@ fn live_three_sources_are_joined_by_container() {
     if let Err(reason) = plane.start_node(Some(&journald)) {
         return skipped(test, &reason);
     }
-    let programs = Programs::start(&plane, Some(journald));
+    let mut programs = Programs::start(&plane, Some(journald));
     provoke(&plane, &Registry::start());
     for (pod, wanted) in OF_CONTAINERS {
         assert_joined(&programs, &format!("a container of {pod}"), || ids(&programs, pod), wanted);
@@ -246,4 +246,9 @@ fn live_three_sources_are_joined_by_container() {
         .filter(|incident| incident.facts.iter().any(|fact| fact.entity.name.starts_with("shop/fine")))
         .collect();
     assert!(of_fine.is_empty(), "{}", of_fine.iter().map(told).collect::<String>());
+    programs.stop();
+    for (pod, ..) in OF_CONTAINERS.iter().chain(OF_PODS) {
+        let by = format!("the pod {pod} of tests/it/kubernetes/cluster.rs");
+        programs.keep(pod, &by, &format!("shop/{pod}"), ..);
+    }
 }

@@ -1,16 +1,19 @@
 //! The agent and the server as programs, beside a real node: the kernel, the journal and the API at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::ops::RangeBounds;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tapio::explain::Incident;
 
 use super::plane::Plane;
 use crate::config::{agent, outcome};
 use crate::journal::live::Journald;
+use crate::rig::kept::{self, Left};
 use crate::server::client::Server;
 
 /// Longest wait for anything; a test that waits this long has failed. Other builds may share the machine.
@@ -64,10 +67,12 @@ impl Drop for Guarded {
 
 /// Both programs, and the journald whose entries they read, if there is one.
 pub(super) struct Programs {
-    _agent: Guarded,
+    agent: Guarded,
     server: Server,
     journald: Option<Journald>,
     folder: tempfile::TempDir,
+    /// The incidents when the agent was stopped.
+    told: Vec<Incident>,
 }
 
 impl Programs {
@@ -82,6 +87,7 @@ impl Programs {
             format!("--state-dir={}", at("state")),
             format!("--server={}", server.grpc),
             format!("--kubeconfig={}", plane.kubeconfig().display()),
+            format!("--record={}", at("record")),
         ]);
         command.args([
             "--node-name=rig",
@@ -97,7 +103,7 @@ impl Programs {
         // A file takes whatever is said, and nobody has to read it meanwhile.
         let log = std::fs::File::create(at("agent.log")).unwrap();
         let child = command.env("NO_COLOR", "1").stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let programs = Self { _agent: Guarded(child), server, journald, folder };
+        let programs = Self { agent: Guarded(child), server, journald, folder, told: Vec::new() };
         programs.wait("every source", |programs| {
             let status = programs.ask("status").map_err(|why| format!("{why}\n{}", programs.log()))?;
             let runs = |name: &str| status["collectors"][name]["state"] == "running";
@@ -154,6 +160,37 @@ impl Programs {
     /// The incidents so far.
     pub(super) fn incidents(&self) -> Vec<Incident> {
         serde_json::from_value(self.ask("incidents").unwrap()).unwrap()
+    }
+
+    /// Ends the agent as a person would, so that all it saw is on the server and in its recording.
+    pub(super) fn stop(&mut self) {
+        self.told = self.incidents();
+        let agent = &mut self.agent.0;
+        rustix::process::kill_process(rustix::process::Pid::from_child(agent), Signal::TERM).unwrap();
+        agent.wait().unwrap();
+    }
+
+    /// Keeps the story of what has names that begin like this, if stories are kept, of some time, RFC 3339. For after
+    /// [`Programs::stop`].
+    pub(super) fn keep(&self, story: &str, by: &str, name: &str, when: impl RangeBounds<String>) {
+        if !kept::is_wanted() {
+            return;
+        }
+        let mut names = BTreeSet::from([name.to_owned()]);
+        for event in self.events("kind=container_state").iter().chain(&self.events("kind=pod_state")) {
+            if format!("{}/{}", event.field("NAMESPACE"), event.field("POD")).starts_with(name) {
+                let ids = [event.field("POD_UID"), event.container_id()].into_iter();
+                names.extend(ids.filter(|id| !id.is_empty()).map(str::to_owned));
+            }
+        }
+        let is_then =
+            |event: &Value| event["time"].as_str().is_some_and(|time| when.contains(&time.to_owned()));
+        let events = self.events("").into_iter().map(|event| event.0).filter(is_then).collect();
+        let told: Vec<Incident> =
+            self.told.iter().filter(|incident| is_about(incident, name)).cloned().collect();
+        let record = &self.folder.path().join("record");
+        let (file, by) = (format!("live-kube-{story}.jsonl"), by.to_owned());
+        kept::keep(&Left { file, by, events, names: &names, record, told: &told });
     }
 
     /// The incident that is about this and whose root is as wanted.

@@ -1,5 +1,7 @@
 //! A rollout that goes wrong and a node that is lost: controllers, scheduler and kubelet as they are.
 
+use std::time::SystemTime;
+
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tapio::explain::Incident;
@@ -42,7 +44,7 @@ fn rolled_out(plane: &Plane, programs: &Programs, generation: i64) {
 
 /// Keeps the node `other` alive, which nobody runs.
 fn beat(plane: &Plane) {
-    let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let ready =
         json!({"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now});
     plane.patch("/api/v1/nodes/other/status", &json!({"status": {"conditions": [ready]}}));
@@ -99,7 +101,7 @@ fn live_a_bad_rollout_and_a_lost_node() {
     if let Err(reason) = plane.start_node(Some(&journald)) {
         return skipped(test, &reason);
     }
-    let programs = Programs::start(&plane, Some(journald));
+    let mut programs = Programs::start(&plane, Some(journald));
     asked::is_silent(&plane, &programs, &deployment("touch /ready; sleep 1000"));
     plane.post(DEPLOYMENTS, &deployment("touch /ready; sleep 1000"));
     rolled_out(&plane, &programs, 1);
@@ -137,6 +139,7 @@ fn live_a_bad_rollout_and_a_lost_node() {
     rolled_out(&plane, &programs, 4);
     pods_left(&plane, &programs, 2);
 
+    let good = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
     // Where every node is lost, the controllers take the blame on themselves and evict nobody.
     let other = json!({"metadata": {"name": "other"},
         "spec": {"taints": [{"key": "rig.local/empty", "effect": "NoSchedule"}]}});
@@ -176,4 +179,13 @@ fn live_a_bad_rollout_and_a_lost_node() {
         || ended(&programs, |event| evicted.iter().any(|pod| pod == event.field("POD"))),
         &[KILLED, OVER],
     );
+    programs.stop();
+    programs.keep("asked", "tests/it/kubernetes/asked.rs", "calm/", ..);
+    programs.keep(
+        "rollout",
+        "the bad revision of tests/it/kubernetes/rollout.rs",
+        "shop/web",
+        ..good.clone(),
+    );
+    programs.keep("node-lost", "the lost node of tests/it/kubernetes/rollout.rs", "shop/web", good..);
 }

@@ -282,6 +282,11 @@ pub(crate) const STORIES: &[Story] = &[
 ];
 
 impl Story {
+    /// The file of its script.
+    pub(crate) fn provoked_by(&self) -> String {
+        format!("tests/rigs/provoke/{}.sh", self.script.split(' ').next().unwrap_or_default())
+    }
+
     /// What is not as the row says.
     pub(crate) fn complaints(&self, incidents: &[Incident]) -> Vec<String> {
         let mut roots: Vec<String> = incidents.iter().map(root_of).collect();

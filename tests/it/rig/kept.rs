@@ -1,7 +1,7 @@
-//! Keeps what was seen of a live story for the corpus: `TAPIO_BLESS=1` writes `tests/corpus/live-SCRIPT.jsonl`.
+//! Keeps what was seen of a live story for the corpus: `TAPIO_BLESS=1` writes `tests/corpus/live-STORY.jsonl`.
 //!
 //! A host has far more events than a story needs: kept are those that facts cite which the replay shows, about the
-//! units of the script, and what introduces these.
+//! names of the story, and what introduces these.
 //!
 //! Invariants:
 //! - Events are kept as the server answers them: nothing is made up or changed.
@@ -13,8 +13,6 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use tapio::explain::Incident;
-
-use super::expected::Story;
 
 /// Events that are kept of one story, at most.
 const KEPT_MAX: usize = 400;
@@ -30,14 +28,15 @@ fn facts(record: &Path) -> Vec<Value> {
 /// What a host left of a story.
 #[derive(Debug)]
 pub(crate) struct Left<'left> {
-    /// The name of the host.
-    pub(crate) host: &'left str,
     /// The corpus file, below `tests/corpus`.
     pub(crate) file: String,
+    /// What provoked it.
+    pub(crate) by: String,
     /// All events, as the server answers them.
     pub(crate) events: Vec<Value>,
-    /// The units of the script.
-    pub(crate) units: &'left BTreeSet<String>,
+    /// What events and facts of the story have in them: names of its units, or of its pods and their containers. None where
+    /// all that happened is the story.
+    pub(crate) names: &'left BTreeSet<String>,
     /// What the agent recorded.
     pub(crate) record: &'left Path,
     /// What the agent said of the story.
@@ -50,26 +49,38 @@ pub(crate) fn is_wanted() -> bool {
 }
 
 /// Writes the corpus file of a story.
-pub(crate) fn keep(story: &Story, left: &Left<'_>) {
-    let concerns = |text: &str| left.units.iter().any(|unit| text.contains(unit.as_str()));
+pub(crate) fn keep(left: &Left<'_>) {
+    let concerns = |text: &str| left.names.iter().any(|name| text.contains(name.as_str()));
     let facts = facts(left.record);
     let told = left.told.iter().flat_map(|incident| &incident.facts).flat_map(|fact| &fact.events);
     let cited: BTreeSet<String> = facts
         .iter()
-        .filter(|fact| concerns(&fact.to_string()) || fact["kind"] == "evidence_gap")
+        .filter(|fact| {
+            let happened = left.names.is_empty() && fact["kind"] != "relation";
+            happened || concerns(&fact.to_string()) || fact["kind"] == "evidence_gap"
+        })
         .flat_map(|fact| fact["events"].as_array().cloned().unwrap_or_default())
         .filter_map(|event| event.as_str().map(str::to_owned))
         .chain(told.cloned())
         .collect();
     // File systems that these facts are about, from before they were full.
     let keys = |fact: &Value| fact["keys"].as_array().cloned().unwrap_or_default();
-    let of_units = facts.iter().filter(|fact| concerns(&fact.to_string())).flat_map(keys);
-    let places: BTreeSet<String> = of_units
+    let of_story = facts.iter().filter(|fact| concerns(&fact.to_string())).flat_map(keys);
+    let places: BTreeSet<String> = of_story
         .filter_map(|key| Some(format!("MOUNT={}\\n", key.as_str()?.strip_prefix("mount=")?)))
         .collect();
     let introduces = |event: &Value| {
         let kind = event["kind"].as_str().unwrap_or_default();
-        matches!(kind, "unit_limits" | "cgroup_created" | "tcp_listen" | "filesystem_usage")
+        matches!(
+            kind,
+            "unit_limits"
+                | "cgroup_created"
+                | "tcp_listen"
+                | "filesystem_usage"
+                | "pod_state"
+                | "container_state"
+                | "object_change"
+        )
     };
     // What the manager says of a slice is what it says of a unit in it, and must change nothing.
     let is_of_slice = |event: &Value| {
@@ -94,10 +105,9 @@ pub(crate) fn keep(story: &Story, left: &Left<'_>) {
     if kept.is_empty() {
         return;
     }
-    assert!(kept.len() <= KEPT_MAX, "{} events of {}", kept.len(), story.script);
-    let script = story.script.split(' ').next().unwrap_or_default();
-    let about = format!("recorded live: tests/rigs/provoke/{script}.sh");
-    let mut text = format!("{}\n", json!({ "host": left.host, "about": about }));
+    assert!(kept.len() <= KEPT_MAX, "{} events of {}", kept.len(), left.file);
+    let about = format!("recorded live: {}", left.by);
+    let mut text = format!("{}\n", json!({ "host": kept[0]["host"], "about": about }));
     for event in kept {
         writeln!(text, "{event}").expect("memory");
     }

@@ -70,13 +70,14 @@ fn tell(rig: &Rig, story: &Story, collector: Option<&Collector>) -> Result<Told,
     }
     wrong.extend(collector.into_iter().flat_map(|collector| collector.lacks(&told)));
     if wrong.is_empty() {
-        if kept::is_wanted() && story.recorded && !story.before {
+        if kept::is_wanted() && story.recorded {
             let file = format!("live-{}.jsonl", story.script.replace(' ', "-"));
             let answer = agent.server.json("/api/v1/events?limit=100000");
             let events = answer.as_array().expect("a list").clone();
             let record = Path::new(&record);
-            let left = Left { host: "tapio-rig", file, events, units: &units, record, told: &told };
-            kept::keep(story, &left);
+            let by = story.provoked_by();
+            let left = Left { file, by, events, names: &units, record, told: &told };
+            kept::keep(&left);
         }
         return Ok(Told::Right(told));
     }
