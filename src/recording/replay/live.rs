@@ -22,6 +22,7 @@ pub(super) const NUMBERS: &[(&str, &str)] = &[
     ("live-watchdog", "25"),
     ("live-start-timeout", "25"),
     ("live-pids", "27"),
+    ("live-guest-clock-step", "30"),
     ("live-kubelet-down", "31"),
     ("live-port-conflict", "35"),
     ("live-killed-by-person", "38"),
@@ -131,6 +132,7 @@ pub(super) const FACTS: &[(&str, &[&str], &[&str])] = &[
         &["oom_victim", "external_kill", "memory_limit_hit"],
     ),
     ("live-guest-segfault", &["crash unit segfault.service"], &["external_kill", "manager_kill"]),
+    ("live-guest-clock-step", &["clock_jump node", "unit_failed unit verifies.service"], &["external_kill"]),
     (
         "live-kube-oom",
         &["memory_limit_hit container shop/oom/main", "oom_killed container", "crash_loop container"],
@@ -264,6 +266,12 @@ pub(super) const VERDICTS: &[(&str, &[&str], &str, &[&str])] = &[
         &["oom_victim absent"],
     ),
     ("live-guest-segfault", &["crash unit segfault.service"], "crash > exit_failure > unit_failed", &[]),
+    (
+        "live-guest-clock-step",
+        &["clock_jump node tapio-guest"],
+        "clock_jump > certificate_expired > exit_failure > unit_failed",
+        &[],
+    ),
     (
         "live-kube-oom",
         &["memory_limit_hit container shop/oom/main"],

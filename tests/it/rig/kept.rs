@@ -4,15 +4,18 @@
 //! names of the story, and what introduces these.
 //!
 //! Invariants:
-//! - Events are kept as the server answers them: nothing is made up or changed.
+//! - Events are kept as the server answers them: nothing is made up or changed, but for times, which are those of the
+//!   recording. The server's are of the wall clock, and on no one axis once that was set.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tapio::explain::Incident;
+use tapio::recording::{Moment, load};
 
 /// Events that are kept of one story, at most.
 const KEPT_MAX: usize = 400;
@@ -23,6 +26,13 @@ fn facts(record: &Path) -> Vec<Value> {
     let output = replay.args(["replay", "--facts"]).arg(record).output().expect("it starts");
     let text = String::from_utf8(output.stdout).expect("text");
     text.lines().map(|line| serde_json::from_str(line).expect("a fact")).collect()
+}
+
+/// When each event of a recording happened, by its id without the boot: Unix nanoseconds, had the clock not been set.
+fn times(record: &Path) -> BTreeMap<String, u64> {
+    let recording = load(&[record.to_owned()]).expect("a recording");
+    let time = |moment: &Moment| (moment.id.to_string(), recording.boot_unix_ns + moment.time_ns());
+    recording.moments.iter().map(time).collect()
 }
 
 /// What a host left of a story.
@@ -100,7 +110,14 @@ pub(crate) fn keep(left: &Left<'_>) {
         let introduced = introduces(event) && concerns(&event.to_string());
         cited.contains(&id(event)) || introduced || is_of_slice(event) || is_place(event)
     };
-    let mut kept: Vec<&Value> = left.events.iter().filter(is_kept).collect();
+    let times = times(left.record);
+    let mut kept: Vec<Value> = left.events.iter().filter(is_kept).cloned().collect();
+    for event in &mut kept {
+        if let Some(time) = times.get(&id(event)) {
+            let time = UNIX_EPOCH + Duration::from_nanos(*time);
+            event["time"] = humantime::format_rfc3339_nanos(time).to_string().into();
+        }
+    }
     kept.sort_by_key(|event| event["time"].as_str().map(str::to_owned));
     if kept.is_empty() {
         return;
