@@ -14,7 +14,7 @@ use crate::detect::{Fact, FactKind, Key, KeyKind, Subject, Value};
 pub const RELATIONS_MAX: usize = 32_768;
 
 /// Facts that are remembered of each relation: what could be taken back of more than these is long told again.
-const TELLERS_MAX: usize = 4;
+pub const TELLERS_MAX: usize = 4;
 
 /// How many relations one after the other are followed.
 pub const STEPS_MAX: usize = 6;
