@@ -97,18 +97,21 @@ service:
     (running, endpoint)
 }
 
-/// Exports these incidents to a receiver.
+/// Exports these incidents to a receiver, as many at once as there is room for: each is a request for its log records and
+/// one for its spans.
 async fn export(incidents: Vec<SemanticGroup>, endpoint: &str) -> Report {
     let settings = Settings { otel_endpoint: endpoint.to_owned(), ..Settings::default() };
     let report = Arc::new(Mutex::new(Report::default()));
-    let origin = Origin::new(&settings, [7; 16], "host-a");
-    let exporter = IncidentExporter::new(&settings, origin, Arc::clone(&report)).unwrap().unwrap();
-    let (sender, revisions) = tokio::sync::mpsc::channel(QUEUE_MAX);
-    for incident in incidents {
-        sender.try_send(incident).expect("room for all of them");
+    for part in incidents.chunks(QUEUE_MAX / 2) {
+        let origin = Origin::new(&settings, [7; 16], "host-a");
+        let exporter = IncidentExporter::new(&settings, origin, Arc::clone(&report)).unwrap().unwrap();
+        let (sender, revisions) = tokio::sync::mpsc::channel(QUEUE_MAX);
+        for incident in part {
+            sender.try_send(incident.clone()).expect("room for all of them");
+        }
+        drop(sender);
+        exporter.run(revisions).await;
     }
-    drop(sender);
-    exporter.run(revisions).await;
     let report = report.lock().unwrap();
     report.clone()
 }
