@@ -19,10 +19,15 @@ fn gaps(agent: &Agent<'_>) -> BTreeMap<String, Vec<i64>> {
     gaps
 }
 
-/// How many entries are told to be lost because their files were removed; nobody knows, where one gap does not.
+/// What is told to be lost of entries: of fields that an entry is delivered without the count is of fields.
+fn of_entries(gaps: &BTreeMap<String, Vec<i64>>) -> impl Iterator<Item = i64> {
+    gaps.iter().filter(|(cause, _)| !cause.ends_with("_field")).flat_map(|(_, lost)| lost).copied()
+}
+
+/// How many entries are told to be lost; nobody knows, where one gap does not. Whoever removes a file empties it, so what is
+/// left of it under a reader looks cut or damaged.
 fn removed(gaps: &BTreeMap<String, Vec<i64>>) -> Option<i64> {
-    let of = |cause: &str| gaps.get(cause).into_iter().flatten();
-    let lost: Vec<i64> = of("journal_vacuumed").chain(of("journal_cursor_gone")).copied().collect();
+    let lost: Vec<i64> = of_entries(gaps).collect();
     (!lost.contains(&0)).then(|| lost.iter().sum())
 }
 
@@ -34,7 +39,7 @@ fn assert_told(row: &Value, gaps: &BTreeMap<String, Vec<i64>>) {
     assert!(number("acked") > 0, "{ledger:#}");
     assert_eq!(number("acked"), number("drained"), "{ledger:#}");
     assert_eq!(number("produced"), number("drained") + number("ring_lost"), "{ledger:#}");
-    let told: i64 = gaps.values().flatten().map(|lost| (*lost).max(1)).sum();
+    let told: i64 = of_entries(gaps).map(|lost| lost.max(1)).sum();
     assert_eq!(number("ring_lost"), told, "{gaps:?}: {ledger:#}");
 }
 
@@ -47,6 +52,9 @@ fn await_all(rig: &Rig, agent: &Agent<'_>) {
 
 /// Flags of an agent that reads the journal and listens to the manager.
 const BOTH: [&str; 2] = ["--enable-ebpf=false", "--enable-k8s=false"];
+
+/// Longer than the collector waits for entries of a file that may yet appear.
+const GRACE: Duration = Duration::from_secs(4);
 
 /// How long the agent is left alone to see what it costs.
 const IDLE: Duration = Duration::from_secs(30);
@@ -92,6 +100,8 @@ fn live_every_entry_is_one_event() {
     let kept: BTreeSet<_> = kept.iter().map(|entry| text(entry, "MESSAGE").to_owned()).collect();
     assert!(kept.len() >= 100, "{} entries", kept.len());
     await_all(rig, &agent);
+    // Numbers that no file has are missed for so long before they are told.
+    std::thread::sleep(GRACE);
     let row = agent.stop();
     assert_each_once(&kept, &arrived(&agent, "survivor"));
     let gaps = gaps(&agent);
