@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - An entry is handed out once, though several files may hold it.
-//! - A file that is deleted is read to its end first; one that appears later is read from where reading began.
+//! - A file that is deleted is read to its end first, unless it was emptied, as journald does to what it vacuums: that is a
+//!   gap. One that appears later is read from where reading began.
 //! - Entries of one file are never handed out in another order than they have in it.
 
 use std::path::PathBuf;
