@@ -167,7 +167,11 @@ impl Programs {
         self.told = self.incidents();
         let agent = &mut self.agent.0;
         rustix::process::kill_process(rustix::process::Pid::from_child(agent), Signal::TERM).unwrap();
-        agent.wait().unwrap();
+        let until = Instant::now() + WAIT_MAX;
+        while agent.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < until, "the agent does not end");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Keeps the story of what has names that begin like this, if stories are kept, of some time, RFC 3339. For after
